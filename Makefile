@@ -1,0 +1,51 @@
+# `make demo` needs Python 3.11 or newer and nothing else; `make test` makes a virtual environment in .venv.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test doctor lint bench docs wheel clean python
+
+demo: python
+	@PYTHONPATH=src $(PYTHON) -m netwarren demo
+
+doctor: python
+	@PYTHONPATH=src $(PYTHON) -m netwarren doctor
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 4 $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# What the README and docs show, and nothing else; `make test` runs it too.
+docs: $(STAMP)
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python bench/bench.py $(ARGS)
+
+# The wheel, in an environment of its own, away from the clone.
+wheel: $(STAMP)
+	@set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$$place" .; \
+	tools/make-venv $(PYTHON) "$$place/venv"; \
+	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index "$$place"/netwarren-*.whl; \
+	cd "$$place"; venv/bin/netwarren demo >/dev/null; venv/bin/netwarren --version
+
+python:
+	@test -n "$(PYTHON)" || { echo "netwarren needs Python 3.11 or newer; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+
+$(STAMP): pyproject.toml constraints.txt | python
+	@tools/make-venv $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
