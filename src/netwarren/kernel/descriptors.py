@@ -1,0 +1,54 @@
+"""File descriptors: how many this process may have, and more of them when it needs more; getrlimit(2).
+
+Rules: the soft limit is doubled when it gets short, and never goes beyond the hard one; a process that
+is not short of descriptors keeps the limit it was given, for itself and its children.
+Does not belong here: who holds which descriptor.
+"""
+
+import errno
+import resource
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def opened(open: Callable[[], T]) -> T:
+    """What ``open`` returns, under a higher limit where that is what it takes; raises OSError."""
+    while True:
+        try:
+            return open()
+        except OSError as error:
+            if error.errno != errno.EMFILE or not _raise_limit():
+                raise
+
+
+def leave_room(fd: int) -> None:
+    """Raise the limit where ``fd``, a new descriptor, is in its upper half: our caller needs some, too.
+
+    The kernel gives the lowest free number, so the number says how many there are.
+    """
+    if fd * 2 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        _raise_limit()
+
+
+def hint(number: int) -> str:
+    """What to do about errno ``number`` of an attempt to open something; ``""`` for one that says enough."""
+    if number == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return (
+            f"This process has open all the {limit} files it may have (the hard limit, RLIMIT_NOFILE); a pod "
+            "takes one, a node two. Remove some, or raise the limit: `ulimit -Hn`, LimitNOFILE= in systemd, "
+            "`docker run --ulimit nofile=65536`"
+        )
+    if number == errno.ENFILE:
+        return "The whole machine has open all the files it may have (sysctl fs.file-max)"
+    return ""
+
+
+def _raise_limit() -> bool:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= hard:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft * 2, hard), hard))
+    return True
