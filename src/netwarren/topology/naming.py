@@ -1,0 +1,45 @@
+"""Names of pods and nodes: what a name may be, and which of two equal ones has to go.
+
+Rules: a name is an RFC 1123 label, as in Kubernetes, and nothing a resolver reads as something else.
+Does not belong here: names of links (see `links`), or who has a name already (see `model`).
+"""
+
+import re
+
+from netwarren.errors import InvalidName
+
+LONGEST_NAME = 63
+
+# Names that every machine resolves by itself, whatever our own resolver would say.
+RESERVED_NAMES = {"localhost": "is reserved: every resolver answers it with the loopback address"}
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_STRANGE = re.compile(r"[^a-z0-9-]")
+# What inet_aton(3) takes for an address: `curl http://10` goes to 0.0.0.10 and asks no resolver.
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+def check_name(kind: str, name: str) -> str:
+    """``name`` itself if a ``kind`` (``"pod"``, ``"node"``) may be called so; raises `InvalidName`."""
+    why = _objection(name)
+    if why:
+        raise InvalidName(kind, name, why)
+    return name
+
+
+def _objection(name: str) -> str:
+    if not name:
+        return "is empty"
+    if len(name) > LONGEST_NAME:
+        return f"is {len(name)} characters long"
+    if not _LABEL.fullmatch(name):
+        strange = _STRANGE.search(name)
+        if strange is None:
+            return "starts with '-'" if name.startswith("-") else "ends with '-'"
+        character = strange.group()
+        if "A" <= character <= "Z":
+            return f"contains the capital letter {character!r}"
+        return f"contains {character!r}"
+    if _NUMBER.fullmatch(name):
+        return "is a number, which programs read as an IPv4 address instead of resolving it"
+    return RESERVED_NAMES.get(name, "")

@@ -1,0 +1,55 @@
+"""What pods and nodes may be called, and why not."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netwarren.errors import InvalidName
+from netwarren.topology.naming import check_name
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "web", "node-a", "web-0", "0web", "10-0-1-2", "a--b", "x" * 63, "0xyz"]
+)
+def test_rfc_1123_labels_are_names(name: str) -> None:
+    assert check_name("pod", name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "is empty"),
+        ("x" * 64, "is 64 characters long"),
+        ("Web", "contains the capital letter 'W'"),
+        ("web_0", "contains '_'"),
+        ("web.default", "contains '.'"),
+        ("web/0", "contains '/'"),
+        ("wéb", "contains 'é'"),
+        ("web\n", "contains '\\\\n'"),
+        ("-web", "starts with '-'"),
+        ("web-", "ends with '-'"),
+        ("-", "starts with '-'"),
+        ("localhost", "is reserved"),
+        ("10", "is a number"),
+        ("0x7f", "is a number"),
+    ],
+)
+def test_a_refused_name_is_refused_with_the_reason(name: str, why: str) -> None:
+    with pytest.raises(InvalidName, match=why) as refusal:
+        check_name("pod", name)
+    assert refusal.value.kind == "pod"
+    assert refusal.value.name == name
+
+
+@given(st.text(string.printable, max_size=70))
+def test_a_name_is_one_that_kubernetes_takes(name: str) -> None:
+    try:
+        check_name("pod", name)
+    except InvalidName:
+        return
+    assert 1 <= len(name) <= 63
+    assert set(name) <= set(string.ascii_lowercase + string.digits + "-")
+    assert not name.startswith("-")
+    assert not name.endswith("-")
