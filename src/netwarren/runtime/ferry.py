@@ -1,0 +1,104 @@
+"""The ferry: one thread that may go to any namespace, for callers that could not come back from there.
+
+Rules: jobs are short; what a job raises, its caller gets; programs are always started here, because the
+kernel ends a child with the thread that started it (PR_SET_PDEATHSIG), and this thread lasts.
+Does not belong here: user code (see `background`, and `machine` for a thread per call).
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from netwarren.errors import SteppingError
+from netwarren.runtime import standing
+
+T = TypeVar("T")
+
+
+class _Job:
+    __slots__ = ("call", "done", "failure", "result")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+        self.result: Any = None
+        self.failure: BaseException | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+_jobs: "queue.SimpleQueue[_Job]" = queue.SimpleQueue()
+_thread: threading.Thread | None = None
+_start = threading.Lock()
+
+
+def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
+    standing.live_in(standing.home())
+    while True:
+        job = jobs.get()
+        try:
+            job.result = job.call()
+        except BaseException as failure:
+            job.failure = failure
+        try:
+            standing.restore()
+        except SteppingError:
+            _begin(jobs)  # what comes is another thread's to do
+            job.done.release()
+            threading.Event().wait()  # programs started here would be killed by this thread's end
+        job.done.release()
+        del job
+
+
+def _begin(jobs: "queue.SimpleQueue[_Job]") -> None:
+    global _thread
+    _thread = threading.Thread(target=_serve, args=(jobs,), name="netwarren-ferry", daemon=True)
+    _thread.start()
+
+
+def _forget() -> None:
+    # In a forked child the thread is gone, and its queue may be half-way through something.
+    global _jobs, _thread, _start
+    _jobs, _thread, _start = queue.SimpleQueue(), None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def call(function: Callable[[], T]) -> T:
+    """Run ``function`` on the ferry and return or raise what it did.
+
+    It runs to its end even if the caller is interrupted (Ctrl-C) meanwhile; the interruption is raised
+    afterwards, so that nothing is left half-made.
+    """
+    if _thread is None:
+        with _start:
+            if _thread is None:
+                standing.home()  # its failure belongs to the caller, not to a thread nobody watches
+                _begin(_jobs)
+    job = _Job(function)
+    _jobs.put(job)
+    interruption: BaseException | None = None
+    while True:
+        try:
+            job.done.acquire()
+            break
+        except BaseException as error:
+            interruption = error
+    if job.failure is not None:
+        raise job.failure
+    if interruption is not None:
+        raise interruption
+    result: T = job.result
+    return result
+
+
+def roam(function: Callable[[], T]) -> T:
+    """Run ``function``, which may step anywhere, here if this thread can come back, else on the ferry."""
+    if not standing.can_return():
+        return call(function)
+    try:
+        return function()
+    finally:
+        standing.restore()

@@ -1,0 +1,317 @@
+"""A machine: a namespace that code can be got into, by thread, task, socket or program.
+
+Rules: the verbs are the same for pods, nodes and the root, which are all machines; what was started in
+one is ended with it, and a failure nobody has seen is handed over then.
+Does not belong here: what connects machines, and names among them (see `netwarren.cluster`).
+"""
+
+import contextlib
+import functools
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from netwarren.errors import ClosedError, KernelError
+from netwarren.kernel import process, sockdiag
+from netwarren.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
+from netwarren.kernel.netns import Namespace
+from netwarren.runtime import ferry, spawning, standing, tasks, warden
+from netwarren.runtime.background import READY_SECONDS, Background
+from netwarren.runtime.output import KEPT_BYTES
+from netwarren.runtime.program import Command, Program, check_output
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Machine:
+    """Somewhere to run code: ``name`` in the cluster, ``label`` in messages ("pod 'client'").
+
+    ``with machine:`` puts this thread there until the block ends; it may be nested, and must not span
+    an await or a yield to an event loop (`SteppingError`). ``async with machine:`` puts the current
+    asyncio or trio task there, with the child tasks, servers, threads and programs it starts.
+    """
+
+    def __init__(self, name: str, label: str, namespace: Namespace) -> None:
+        self.name = name
+        self.label = label
+        self.programs: list[Program] = []
+        self.backgrounds: list[Background[Any]] = []
+        self._touched = False
+        """Whether code of a user's has ever been let in."""
+        self._namespace = namespace
+        self._gone = self._remedy = ""
+        self._reaped = process.reaped()
+        self._loop: Any = None
+        self._lock = threading.Lock()
+        spawning.follow()
+
+    # --- threads ---
+
+    def __enter__(self) -> Self:
+        if self._gone:
+            self._refuse()
+        self._touched = True
+        standing.step_in(self._namespace)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        standing.step_out(self._namespace)
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``function`` here and return or raise what it did.
+
+        On the calling thread where that can come back; a thread that still stands in the host's
+        network namespace, like the main thread of a script before its first ``with``, stays there, and
+        a thread made for the call does it instead.
+        """
+        if self._gone:
+            self._refuse()
+        self._touched = True
+        if not standing.can_return():
+            return self._run_elsewhere(function, args, kwargs)
+        standing.step_in(self._namespace)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            standing.step_out(self._namespace)
+
+    def _run_elsewhere(self, function: Callable[..., T], args: Any, kwargs: Any) -> T:
+        call: Background[T] = Background(self._namespace, function, self.label)
+        call._run_once(args, kwargs)
+        return call.result()
+
+    def start(
+        self, function: Callable[..., T], /, *args: Any, ready_timeout: float = READY_SECONDS, **kwargs: Any
+    ) -> Background[T]:
+        """Run ``function`` in the background, on a thread that lives here; returns its `Background`.
+
+        Where ``function`` has a parameter ``ready`` it gets a callable for it, and ``start`` returns
+        once that was called: ``ready(value)`` hands ``value`` over as `Background.value`. A parameter
+        ``stop`` gets a `threading.Event` that is set when the pod ends. Raises what ``function``
+        raised before it was ready, and `BackgroundError` where it is not ready within
+        ``ready_timeout`` seconds; what it raises later is raised by `Background.result`, or when the
+        cluster closes.
+        """
+        self.check()
+        self._touched = True
+        background: Background[T] = Background(self._namespace, function, self.label)
+        with self._lock:
+            self.backgrounds.append(background)
+        try:
+            background._begin(args, kwargs, ready_timeout)
+        except BaseException:
+            background._end()
+            with self._lock:  # one that is still there is for `end_all`, which wakes it
+                if background.state != "running" and background in self.backgrounds:
+                    self.backgrounds.remove(background)
+            raise
+        return background
+
+    # --- tasks ---
+
+    async def __aenter__(self) -> Self:
+        if self._gone:
+            self._refuse()
+        self._touched = True
+        await tasks.enter(self._namespace)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await tasks.leave(self._namespace)
+
+    async def run_async(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await ``function(...)`` on an asyncio loop of this machine's own, on a thread of its own.
+
+        For code that insists on its loop or thread; the loop is started by the first call and used by
+        all others. ``async with`` needs neither.
+        """
+        from netwarren.runtime import loop
+
+        self.check()
+        self._touched = True
+        with self._lock:
+            if self._loop is None:
+                self._loop = loop.PodLoop(self._namespace, self.label)
+            mine: loop.PodLoop = self._loop
+        return await loop.wait_for(mine.submit(function, args, kwargs))
+
+    # --- sockets ---
+
+    def socket(
+        self,
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_STREAM,
+        proto: int = 0,
+    ) -> socket.socket:
+        """Make a socket that lives here for good and can be used from any thread and loop."""
+        if self._gone:
+            self._refuse()
+        self._touched = True
+        if not standing.can_return():
+            return ferry.call(lambda: self.run(socket.socket, family, type, proto))
+        standing.step_in(self._namespace)
+        try:
+            return socket.socket(family, type, proto)
+        finally:
+            standing.step_out(self._namespace)
+
+    # --- programs ---
+
+    def popen(
+        self,
+        command: Command,
+        *,
+        env: Mapping[str, str] | None = None,
+        limit: int | None = KEPT_BYTES,
+        **options: Any,
+    ) -> Program:
+        """Start a program here; ``options`` are those of `subprocess.Popen` (cwd, stdin, stdout, ...).
+
+        Standard output and error are kept in `Program.output` (the last ``limit`` bytes) and shown when
+        a test fails, unless ``stdout`` or ``stderr`` says otherwise. The program and all it starts here
+        are killed with the cluster and with this process. Raises `ProgramError` where it cannot be
+        started.
+        """
+        self.check()
+        self._touched = True
+        program = Program(self._namespace, command, self.label, limit=limit, env=env, options=options)
+        with self._lock:
+            self.programs.append(program)
+        return program
+
+    def check_output(
+        self,
+        command: Command,
+        *,
+        input: str | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> str:
+        """Run a program to its end and return its standard output as text.
+
+        ``input`` goes to its standard input. Raises `ProgramError`, which carries what it wrote, where it
+        cannot be started, ends with a status other than 0, or still runs after ``timeout`` seconds (it is
+        killed then).
+        """
+        return check_output(self.popen, command, input=input, timeout=timeout, **options)
+
+    # --- the end ---
+
+    @property
+    def namespace_fd(self) -> int:
+        """The descriptor of the network namespace, for setns(2) or a netlink library; do not close it."""
+        self.check()
+        self._touched = True
+        return self._namespace.fd
+
+    def check(self) -> None:
+        """Raise `ClosedError` where this machine is gone."""
+        if self._gone:
+            self._refuse()
+
+    @property
+    def gone(self) -> str:
+        """Why this machine is not there any more (``was removed``), or nothing."""
+        return self._gone
+
+    def _refuse(self) -> None:
+        raise ClosedError(self.label, self._gone, self._remedy)
+
+    def _retire(self, state: str, remedy: str) -> None:
+        """From now on nothing new begins here; ``state`` says why ("was removed")."""
+        if not self._gone:
+            self._gone, self._remedy = state, remedy
+
+    @property
+    def inode(self) -> int:
+        """The identity of the network namespace, as in ``readlink /proc/PID/ns/net``."""
+        return self._namespace.inode
+
+    @property
+    def _had_children(self) -> bool:
+        """Whether children of this process have ended since; they may have left children of theirs here."""
+        return process.reaped() != self._reaped
+
+    def _give_up_threads(self) -> tuple[list[Background[Any]], Any]:
+        """For `end_all`: the background threads and the loop, which are not this machine's any more."""
+        with self._lock:
+            backgrounds, self.backgrounds = self.backgrounds, []
+            loop, self._loop = self._loop, None
+        return backgrounds, loop
+
+    def _unwatch(self) -> None:
+        """For `end_all`: the warden may let go of the namespace."""
+        warden.unwatch(self._namespace)
+
+    def _stepped(self) -> contextlib.AbstractContextManager[None]:
+        """``with`` for this library's own errands, which may go on in a machine that is retired."""
+        return _Stepped(self._namespace)
+
+
+class _Stepped(contextlib.AbstractContextManager[None]):
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    def __enter__(self) -> None:
+        standing.step_in(self._namespace)
+
+    def __exit__(self, *error: object) -> None:
+        standing.step_out(self._namespace)
+
+
+def end_all(machines: Sequence[Machine]) -> list[BaseException]:
+    """End what runs in ``machines``: background threads, loops, every process standing there.
+
+    Returns the failures that nobody has been told about; repeatable.
+    """
+    backgrounds: list[Background[Any]] = []
+    programs: list[Program] = []
+    loops: list[tuple[Any, Machine]] = []
+    for machine in machines:
+        mine, loop = machine._give_up_threads()
+        backgrounds += mine
+        programs += machine.programs
+        for background in mine:
+            background._ask_to_stop()
+        if loop is not None:
+            loop.ask_to_stop()
+            loops.append((loop, machine))
+        if any(background.state == "running" for background in mine):
+            _wake(machine)
+    untold = [failure for background in backgrounds if (failure := background._end()) is not None]
+    for loop, machine in loops:
+        failure = loop.end(functools.partial(_wake, machine))
+        if failure is not None:
+            untold.append(failure)
+    if programs or process.children() != {warden.pid()} - {0} or any(m._had_children for m in machines):
+        process.kill_standing_in({machine.inode for machine in machines})
+    for program in programs:
+        program.kill()  # those, too, that have left for another namespace
+        program.close()
+    for machine in machines:
+        machine._unwatch()
+    return untold
+
+
+def _wake(machine: Machine) -> None:
+    """Close the sockets under threads that wait for them in the kernel, where it can (SOCK_DESTROY)."""
+
+    def destroy() -> None:
+        with machine._stepped(), Netlink(machine.label, NETLINK_SOCK_DIAG) as netlink:
+            sockdiag.destroy(netlink, sockdiag.sockets(netlink, listening_only=False))
+
+    with contextlib.suppress(KernelError):
+        ferry.roam(destroy)
