@@ -1,0 +1,430 @@
+"""The cluster: what users make, and add nodes and pods to.
+
+Rules: the model decides first and is put back if the kernel refuses; every change is whole or not at
+all; a closed cluster leaves no process, no thread, no name.
+Does not belong here: decisions (see `netwarren.topology`), requests to the kernel (see `wiring`), what a
+report looks like (see `report`).
+"""
+
+import itertools
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from netwarren.cluster import roots
+from netwarren.cluster.members import Node, Pod, Root
+from netwarren.cluster.wiring import Wiring
+from netwarren.errors import BackgroundError, ClosedError, ConfigurationError, DuplicateName, UnknownName
+from netwarren.kernel.netns import Namespace
+from netwarren.runtime import ferry
+from netwarren.runtime.machine import Machine, end_all
+from netwarren.sandbox import Sandbox, names, shell
+from netwarren.topology import plan
+from netwarren.topology.addresses import (
+    AddressesArgument,
+    FamiliesArgument,
+    FamilyArgument,
+    Interface,
+    NetworksArgument,
+    parse_families,
+)
+from netwarren.topology.configuration import read_ranges
+from netwarren.topology.model import ClusterModel
+from netwarren.topology.naming import check_name
+from netwarren.topology.operations import ROOT
+from netwarren.topology.specs import NodeSpec, PodSpec
+
+T = TypeVar("T")
+
+DEFAULT_NODES = ("node-a", "node-b")
+
+_ADD_ANEW = "add it anew to go on using the name"
+
+
+class Cluster:
+    """A network of its own, shaped like a Kubernetes cluster's; closed by `close` or ``with``.
+
+    ``name`` is what ``ip netns`` and reports call it. ``nodes`` are the names of the nodes there are;
+    each is built when it is first used. ``families`` is ``"ipv4"`` (the default), ``"ipv6"`` or both,
+    the preferred one first. Nodes' addresses are taken from ``node_range``; ``pod_range`` is cut into one
+    range for each node's pods, of length ``pod_prefix``; ranges are given as text, one a family.
+    ``sandbox`` says how to enter where that has not happened yet.
+
+    All methods may be called from any thread. Raises `SandboxError` where the sandbox cannot be entered.
+    """
+
+    def __init__(
+        self,
+        name: str = "cluster",
+        *,
+        nodes: Iterable[str] = DEFAULT_NODES,
+        families: FamiliesArgument = "ipv4",
+        pod_range: NetworksArgument = None,
+        pod_prefix: int | None = None,
+        node_range: NetworksArgument = None,
+        sandbox: Sandbox | None = None,
+    ) -> None:
+        self.families = parse_families(families)
+        self._model = ClusterModel(
+            self.families, read_ranges(self.families, pod_range, node_range, pod_prefix)
+        )
+        if isinstance(nodes, str):
+            raise ConfigurationError(
+                f"nodes={nodes!r} is one text, not several names; write nodes=({nodes!r},)"
+            )
+        self._declared = tuple(check_name("node", node) for node in dict.fromkeys(nodes))
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        self._closed = False
+        self._wiring = Wiring()
+        self._nodes: dict[str, Node] = {}
+        self._pods: dict[str, Pod] = {}
+        self._published: list[str] = []
+        self.name = name
+        (sandbox or Sandbox()).enter()
+        try:
+            self.root = ferry.roam(self._make_root)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def __repr__(self) -> str:
+        nodes = len({*self._nodes, *self._declared})
+        state = "closed" if self._closed else f"{nodes} nodes, {len(self._pods)} pods"
+        return f"<Cluster {self.name}: {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- nodes and pods ---
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """All nodes by name; those not used yet are built by asking."""
+        with self._lock:
+            self._check_open()
+            self._add_nodes([(name, None, None) for name in self._declared if name not in self._nodes])
+            return dict(self._nodes)
+
+    @property
+    def built_nodes(self) -> dict[str, Node]:
+        """The nodes that have been used, by name."""
+        with self._lock:
+            return dict(self._nodes)
+
+    @property
+    def bridge_addresses(self) -> tuple[Interface, ...]:
+        """The addresses of the root's bridge, as `ipaddress` interfaces."""
+        return self._model.root
+
+    @property
+    def pods(self) -> dict[str, Pod]:
+        """All pods by name."""
+        with self._lock:
+            return dict(self._pods)
+
+    def node(self, name: str) -> Node:
+        """The node called ``name``; raises `UnknownName`, which lists those there are."""
+        with self._lock:
+            self._check_open()
+            if name in self._nodes:
+                return self._nodes[name]
+            if name in self._declared:
+                return self._add_nodes([(name, None, None)])[0]
+            raise UnknownName("node", name, {*self._nodes, *self._declared})
+
+    def pod(self, name: str) -> Pod:
+        """The pod called ``name``; raises `UnknownName`, which lists those there are."""
+        with self._lock:
+            self._check_open()
+            if name not in self._pods:
+                raise UnknownName("pod", name, self._pods)
+            return self._pods[name]
+
+    def add_node(
+        self, name: str, *, address: AddressesArgument = None, pod_range: NetworksArgument = None
+    ) -> Node:
+        """Add a node, with ``address`` in the node range and ``pod_range`` for its pods if given.
+
+        Raises `InvalidName`, `DuplicateName`, `AddressError` and its kinds.
+        """
+        with self._lock:
+            self._check_open()
+            self._refuse_declared(name)
+            return self._add_nodes([(name, address, pod_range)])[0]
+
+    def add_pod(self, name: str, node: str | Node | None = None, *, address: AddressesArgument = None) -> Pod:
+        """Add a pod on ``node`` (the first one by default), with ``address`` of the node's range if given.
+
+        Raises `InvalidName`, `DuplicateName`, `UnknownName` for the node, `AddressError` and its kinds.
+        """
+        with self._lock:
+            self._check_open()
+            on = self._place(node)
+            self._refuse_declared(name)
+            spec: PodSpec | None = None
+            try:
+                spec = self._model.add_pod(name, on.name, address=address)
+                namespace = self._make(partial(self._wire_pod, spec, on))
+                pod = self._pods[name] = Pod(self, spec, namespace)
+                self._publish(name, namespace)
+            except BaseException:
+                if spec is not None:
+                    self._wiring.undo(plan.plan_pod_removal(spec))
+                    self._forget(name, self._pods)
+                    self._model.remove_pod(name)
+                raise
+            return pod
+
+    def remove_pod(self, pod: str | Pod) -> None:
+        """Remove a pod: end what runs in it and cut it off; its address may be given out again.
+
+        Raises what failed in its background and nobody has been told about.
+        """
+        with self._lock:
+            self._check_open()
+            gone = pod if isinstance(pod, Pod) else self.pod(pod)
+            self._own(gone, self._pods)
+            gone._retire("was removed", _ADD_ANEW)
+        try:
+            untold = end_all([gone])  # without the lock: what is to end may be waiting for it
+        finally:
+            with self._lock:
+                if not self._closed and self._pods.get(gone.name) is gone:  # else it went with its node
+                    self._wiring.undo(plan.plan_pod_removal(gone.spec))
+                    self._forget(gone.name, self._pods)
+                    self._model.remove_pod(gone.name)
+        _raise_untold(untold)
+
+    def remove_node(self, node: str | Node) -> None:
+        """Remove a node and the pods on it."""
+        with self._lock:
+            self._check_open()
+            gone = node if isinstance(node, Node) else self.node(node)
+            self._own(gone, self._nodes)
+            pods = list(gone.pods.values())
+            for machine in (gone, *pods):
+                machine._retire("was removed", _ADD_ANEW)
+        try:
+            untold = end_all([*pods, gone])
+        finally:
+            with self._lock:
+                if not self._closed:
+                    for pod in pods:
+                        if self._pods.get(pod.name) is pod:  # else somebody was removing it already
+                            self._forget(pod.name, self._pods)
+                            self._model.remove_pod(pod.name)
+                    others = [other.spec for other in self._nodes.values() if other is not gone]
+                    self._wiring.undo(plan.plan_node_removal(gone.spec, others))
+                    self._forget(gone.name, self._nodes)
+                    self._model.remove_node(gone.name)
+                    self._declared = tuple(name for name in self._declared if name != gone.name)
+        _raise_untold(untold)
+
+    def resolve(self, name: str, family: FamilyArgument | None = None) -> str:
+        """The address of the pod or node ``name``, as text: in ``family``, or in the cluster's first one.
+
+        Raises `UnknownName`, which lists the names there are.
+        """
+        with self._lock:
+            self._check_open()
+            if name in self._declared:
+                self.node(name)
+            elif name not in self._nodes and name not in self._pods:
+                raise UnknownName("pod or node", name, {*self._pods, *self._nodes, *self._declared})
+            return str(self._model.resolve(name, family=family))
+
+    # --- the end ---
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """End everything in the cluster and let its namespaces go; again is fine.
+
+        Raises `BackgroundError` where something failed in a background that nobody has been told about.
+        """
+        with self._lock:
+            if self._closed or os.getpid() != self._owner:
+                return  # a forked child holds copies of descriptors, and has ended nothing by itself
+            self._closed = True
+            machines: list[Machine] = [*self._pods.values(), *self._nodes.values(), self.root]
+            for machine in machines:
+                machine._retire("is in a closed cluster", "make another cluster")
+        try:
+            untold = end_all(machines)  # without the lock: what is to end may be waiting for it
+        finally:
+            with self._lock:
+                self._give_back_root()
+                self._abandon()
+        _raise_untold(untold)
+
+    # --- for people ---
+
+    def step_in_command(self, name: str | None = None) -> str:
+        """A shell command that steps into the root, or the pod or node ``name``, while this process runs."""
+        if name is None:
+            return shell.command(os.getpid(), self.netns_name)
+        self.resolve(name)  # raises `UnknownName`, and builds a declared node
+        return shell.command(os.getpid(), f"{name}.{self.netns_name}")
+
+    def describe(self) -> str:
+        """The topology as a picture in text: root, nodes, pods, addresses."""
+        from netwarren.cluster import report
+
+        return report.picture(self)
+
+    def report(self) -> str:
+        """Everything a failing test's reader wants: the picture, routes, listening sockets, programs' output.
+
+        Never raises: what cannot be read is said in its place.
+        """
+        from netwarren.cluster import report
+
+        return report.report(self)
+
+    # --- inside ---
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"cluster {self.name!r}", "is closed", "make another one")
+
+    def _place(self, node: str | Node | None) -> Node:
+        if isinstance(node, Node):
+            self._own(node, self._nodes)
+            return node
+        if node is not None:
+            named = self.node(node)
+            named.check()  # it may be about to go
+            return named
+        for name in dict.fromkeys((*self._declared, *self._nodes)):
+            first = self.node(name)
+            if not first.gone:
+                return first
+        raise UnknownName("node", "(any)", ())
+
+    def _refuse_declared(self, name: str) -> None:
+        if name in self._declared and name not in self._nodes:
+            raise DuplicateName("node", name, "declared, and built when it is first used")
+
+    def _own(self, machine: Machine, members: Mapping[str, Machine]) -> None:
+        machine.check()
+        if members.get(machine.name) is not machine:
+            raise ClosedError(
+                machine.label, f"is not of cluster {self.name!r}", "use the cluster it was made by"
+            )
+
+    def _make(self, wire: Callable[[], T]) -> T:
+        return ferry.roam(wire)
+
+    def _make_root(self) -> Root:
+        label = f"the root of {self.name}"
+        waiting = roots.take(self._model.root)
+        if waiting is not None:
+            namespace = self._wiring.adopt(ROOT, label, *waiting)
+        else:
+            namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
+            self._wiring.apply(plan.plan_cluster(self._model.ranges))
+            roots.learn(self._model.root, self._wiring.netlink(ROOT))
+        self.netns_name = self._publish_root(namespace)
+        return Root(self, namespace)
+
+    def _add_nodes(self, wanted: Sequence[tuple[str, AddressesArgument, NetworksArgument]]) -> list[Node]:
+        others = [node.spec for node in self._nodes.values()]
+        specs: list[NodeSpec] = []
+        try:
+            for name, address, pod_range in wanted:
+                specs.append(self._model.add_node(name, address=address, pod_range=pod_range))
+            namespaces = self._make(partial(self._wire_nodes, specs, others))
+            for spec, namespace in zip(specs, namespaces, strict=True):
+                self._nodes[spec.name] = Node(self, spec, namespace)
+                self._publish(spec.name, namespace)
+        except BaseException:
+            for spec in specs:
+                self._wiring.undo(plan.plan_node_removal(spec, others))
+                self._forget(spec.name, self._nodes)
+                self._model.remove_node(spec.name)
+            raise
+        return [self._nodes[spec.name] for spec in specs]
+
+    def _wire_nodes(self, specs: Sequence[NodeSpec], others: Sequence[NodeSpec]) -> list[Namespace]:
+        settings = plan.sysctls("node", self.families)
+        made = [self._wiring.create(spec.name, f"node {spec.name!r}", settings) for spec in specs]
+        self._wiring.apply(plan.plan_nodes(specs, others))
+        return made
+
+    def _wire_pod(self, spec: PodSpec, node: Node) -> Namespace:
+        settings = plan.sysctls("pod", self.families)
+        namespace = self._wiring.create(spec.name, f"pod {spec.name!r}", settings)
+        self._wiring.apply(plan.plan_pod(spec, node.spec))
+        self._wiring.release_netlink(spec.name)
+        return namespace
+
+    def _forget(self, name: str, members: dict[str, Any]) -> None:
+        """Let go of a member, or of as much of it as was made."""
+        members.pop(name, None)
+        self._withdraw(name)
+        self._wiring.discard(name)
+
+    def _abandon(self) -> None:
+        for published in self._published:
+            names.withdraw(published)
+        for key in [key for key in self._wiring.namespaces if key != ROOT]:
+            self._wiring.discard(key)
+        self._wiring.discard(ROOT)
+
+    def _give_back_root(self) -> None:
+        """Leave the root to the next cluster, unless somebody has been in it."""
+        if self.root._touched:
+            return
+        ways = [plan.plan_node_removal(node.spec, ()) for node in self._nodes.values()]
+        self._wiring.undo([step for steps in ways for step in steps])
+        roots.keep(self._model.root, self._wiring.give_away(ROOT))
+
+    # --- names for `ip netns` ---
+
+    def _publish_root(self, namespace: Namespace) -> str:
+        """Take the first free name for this cluster; the processes of a sandbox share the directory."""
+        base = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name).strip("-")[:128] or "cluster"
+        for number in itertools.count(1):
+            name = base if number == 1 else f"{base}-{number}"
+            if names.publish(name, namespace.fd):
+                self._published.append(name)
+                return name
+        raise AssertionError("unreachable")
+
+    def _publish(self, name: str, namespace: Namespace) -> None:
+        published = f"{name}.{self.netns_name}"
+        self._published.append(published)  # first, so that no interruption leaves a name behind
+        if not names.publish(published, namespace.fd):
+            self._published.remove(published)
+
+    def _withdraw(self, name: str) -> None:
+        published = f"{name}.{self.netns_name}"
+        if published in self._published:
+            self._published.remove(published)
+            names.withdraw(published)
+
+
+def _raise_untold(untold: list[BaseException]) -> None:
+    if not untold:
+        return
+    first = untold[0]
+    if isinstance(first, BackgroundError):
+        raise first
+    others = f" (and {len(untold) - 1} more)" if len(untold) > 1 else ""
+    raise BackgroundError(f"code in the background of a pod failed{others}: {first!r}") from first

@@ -1,0 +1,92 @@
+"""The members of a cluster as users hold them: its root, its nodes, its pods.
+
+Rules: a handle knows what it is and where; everything that can be done in it comes from `Machine`;
+``repr`` shows the state.
+Does not belong here: making and removing members (see `cluster`).
+"""
+
+from typing import TYPE_CHECKING
+
+from netwarren.kernel.netns import Namespace
+from netwarren.runtime.machine import Machine
+from netwarren.topology.addresses import AddressesArgument
+from netwarren.topology.specs import NodeSpec, PodSpec
+
+if TYPE_CHECKING:
+    from netwarren.cluster.cluster import Cluster
+
+
+class Root(Machine):
+    """The cluster's root: the namespace with the bridge that all nodes hang on."""
+
+    def __init__(self, cluster: "Cluster", namespace: Namespace) -> None:
+        super().__init__("root", "the root", namespace)
+        self._cluster = cluster
+
+    def __repr__(self) -> str:
+        return f"<Root of {self._cluster.name}{_gone(self)}>"
+
+
+class _Addressed(Machine):
+    """A member that has addresses in the cluster."""
+
+    ips: tuple[str, ...]
+    """The addresses, one a family, in the cluster's order of preference."""
+
+    @property
+    def ip(self) -> str:
+        """The address, in the cluster's first family."""
+        return self.ips[0]
+
+
+class Node(_Addressed):
+    """A node: a namespace with ``eth0`` on the cluster's bridge, through which its pods reach everything."""
+
+    def __init__(self, cluster: "Cluster", spec: NodeSpec, namespace: Namespace) -> None:
+        super().__init__(spec.name, f"node {spec.name!r}", namespace)
+        self.ips = tuple(str(family.address) for family in spec.families)
+        self.spec = spec
+        self._cluster = cluster
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.ip}, {len(self.pods)} pods{_gone(self)}>"
+
+    @property
+    def pods(self) -> dict[str, "Pod"]:
+        """The pods on this node, by name."""
+        return {name: pod for name, pod in self._cluster.pods.items() if pod.spec.node == self.name}
+
+    def add_pod(self, name: str, *, address: AddressesArgument = None) -> "Pod":
+        """`Cluster.add_pod` on this node."""
+        self.check()
+        return self._cluster.add_pod(name, self, address=address)
+
+    def remove(self) -> None:
+        """`Cluster.remove_node`."""
+        self._cluster.remove_node(self)
+
+
+class Pod(_Addressed):
+    """A pod: a namespace with one ``eth0``, whose other end is in its node."""
+
+    def __init__(self, cluster: "Cluster", spec: PodSpec, namespace: Namespace) -> None:
+        super().__init__(spec.name, f"pod {spec.name!r}", namespace)
+        self.ips = tuple(str(interface.ip) for interface in spec.interfaces)
+        self.spec = spec
+        self._cluster = cluster
+
+    def __repr__(self) -> str:
+        return f"<Pod {self.name} {self.ip} on {self.spec.node}{_gone(self)}>"
+
+    @property
+    def node(self) -> Node:
+        """The node this pod is on."""
+        return self._cluster.node(self.spec.node)
+
+    def remove(self) -> None:
+        """`Cluster.remove_pod`."""
+        self._cluster.remove_pod(self)
+
+
+def _gone(machine: Machine) -> str:
+    return f", {machine.gone}" if machine.gone else ""

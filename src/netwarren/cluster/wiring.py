@@ -1,0 +1,158 @@
+"""The wiring of one cluster: its namespaces, and plans carried out in them.
+
+Rules: a plan's step is one batch of netlink requests in one namespace; called on a thread that may roam
+(`ferry.roam`), under the cluster's lock; a namespace whose making failed is let go at once.
+Does not belong here: what a plan contains (see `netwarren.topology.plan`), undoing half a change (see
+`cluster`).
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from netwarren.errors import KernelError
+from netwarren.kernel import address, link, neighbour, netns, route, sysctl
+from netwarren.kernel.netlink import Netlink, Request
+from netwarren.kernel.netns import Namespace
+from netwarren.topology import operations as ops
+
+CARRIER_SECONDS = 2.0
+"""How long to wait for the kernel's link watch; it takes well under a millisecond on a machine at peace."""
+
+
+class Wiring:
+    """The namespaces of one cluster by their keys in plans, with a netlink socket for those that stay."""
+
+    def __init__(self) -> None:
+        self.namespaces: dict[str, Namespace] = {}
+        self._netlinks: dict[str, Netlink] = {}
+        self._veths: dict[str, set[int]] = {}
+
+    def create(self, key: str, label: str, settings: Iterable[ops.Sysctl]) -> Namespace:
+        """Make the namespace ``key``, set its sysctls, and open its netlink socket (`release_netlink`)."""
+        namespace = netns.create(label)
+        try:
+            for setting in settings:
+                _set(setting, label)
+            self._netlinks[key] = Netlink(label)
+        except BaseException:
+            namespace.close()
+            raise
+        self.namespaces[key] = namespace
+        return namespace
+
+    def adopt(self, key: str, label: str, namespace: Namespace, netlink: Netlink) -> Namespace:
+        """Take in a namespace, and its netlink socket, that somebody gave away."""
+        namespace.label = netlink.where = label
+        self.namespaces[key], self._netlinks[key] = namespace, netlink
+        return namespace
+
+    def give_away(self, key: str) -> tuple[Namespace, Netlink]:
+        """Forget the namespace ``key`` and leave it, and its netlink socket, to the caller."""
+        return self.namespaces.pop(key), self._netlinks.pop(key)
+
+    def netlink(self, key: str) -> Netlink:
+        """The netlink socket of the namespace ``key``."""
+        return self._netlinks[key]
+
+    def apply(self, steps: Iterable[ops.Step]) -> None:
+        """Carry out a plan; raises the first refusal and leaves the rest of the plan undone."""
+        for step in steps:
+            netlink = self._netlinks[step.namespace]
+            batch: list[Request] = []
+            for operation in step.operations:
+                if isinstance(operation, ops.SettleLink):
+                    netlink.commit(batch)
+                    batch.clear()
+                    _settle(netlink, operation.index)
+                    continue
+                batch.append(self._request(operation))
+                if isinstance(operation, ops.AddVeth):
+                    # In a send of its own: the rest of the batch would be carried out all the same, and
+                    # where the index is taken, on a link that is somebody else's.
+                    netlink.commit(batch)
+                    batch.clear()
+                    self._veths.setdefault(step.namespace, set()).add(operation.index)
+            netlink.commit(batch)
+
+    def undo(self, steps: Iterable[ops.Step]) -> None:
+        """Carry out a plan of removals, whatever part of it there is to remove."""
+        for step in steps:
+            netlink = self._netlinks.get(step.namespace)
+            if netlink is None:
+                continue
+            ours = self._veths.get(step.namespace, set())
+            for operation in step.operations:
+                if isinstance(operation, ops.SetDown):
+                    if operation.index not in ours:
+                        continue
+                    ours.discard(operation.index)
+                try:
+                    netlink.commit([self._request(operation)])
+                except KernelError:
+                    continue  # it was never made, or has gone with its link
+
+    def release_netlink(self, key: str) -> None:
+        """Close the socket of ``key``, which by itself would keep the namespace alive."""
+        netlink = self._netlinks.get(key)
+        if netlink is not None:
+            netlink.close()
+            del self._netlinks[key]
+
+    def discard(self, key: str) -> None:
+        """Let the namespace ``key`` end, if there is one; its links end with it."""
+        self.release_netlink(key)
+        namespace = self.namespaces.pop(key, None)
+        if namespace is not None:
+            namespace.close()
+
+    def _request(self, operation: ops.Operation) -> Request:
+        if isinstance(operation, ops.AddVeth):
+            return link.add_veth(
+                operation.name,
+                operation.index,
+                mac=operation.mac,
+                peer=operation.peer,
+                peer_index=operation.peer_index,
+                peer_mac=operation.peer_mac,
+                peer_netns=self.namespaces[operation.peer_namespace].fd,
+                master=operation.master,
+                up=False,
+            )
+        return _REQUESTS[type(operation)](operation)
+
+
+def _settle(netlink: Netlink, index: int) -> None:
+    """Wait until the carrier of a link whose other end has just come up is effective.
+
+    Asking makes it so from Linux 6.8 on; before, the kernel's link watch is a moment behind. A bridge has
+    its carrier from its ports, and without one drops what the root itself sends.
+    """
+    deadline = time.monotonic() + CARRIER_SECONDS
+    while not (found := link.link(netlink, index)).running and time.monotonic() < deadline:
+        time.sleep(0.0002)
+    if found.master is not None:
+        _settle(netlink, found.master)
+
+
+def _set(setting: ops.Sysctl, where: str) -> None:
+    try:
+        sysctl.write(setting.name, setting.value, where=where)
+    except KernelError:
+        if setting.required:
+            raise
+
+
+_REQUESTS: dict[type, Callable[[Any], Request]] = {
+    ops.AddBridge: lambda o: link.add_bridge(o.name, o.index, mac=o.mac, up=False),
+    ops.SetUp: lambda o: link.set_link(o.index, up=True),
+    ops.SetDown: lambda o: link.set_link(o.index, up=False),
+    ops.SettleAddress: lambda o: route.settle_address(o.index, o.address),
+    ops.AddAddress: lambda o: address.add_address(o.index, o.interface, prefix_route=o.prefix_route),
+    ops.AddNeighbour: lambda o: neighbour.add_neighbour(o.index, o.address, o.mac, replace=True),
+    ops.DeleteNeighbour: lambda o: neighbour.delete_neighbour(o.index, o.address),
+    ops.AddRoute: lambda o: route.add_route(
+        o.destination, via=o.via, index=o.index, source=o.source, kind=o.kind
+    ),
+    ops.DeleteRoute: lambda o: route.delete_route(o.destination, via=o.via, index=o.index, kind=o.kind),
+}

@@ -1,0 +1,158 @@
+"""Large clusters, and many one after the other: bounded in time, descriptors, threads and memory."""
+
+import gc
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+
+from netwarren import Cluster
+from netwarren.cluster import roots
+from netwarren.sandbox import names
+from tests.cluster.readback import inside
+from tests.cluster.traffic import reaches
+
+
+def test_sixty_nodes_of_five_pods_all_reach_each_other() -> None:
+    with Cluster(nodes=[f"node-{number}" for number in range(60)]) as cluster:
+        for node in cluster.nodes.values():
+            for number in range(5):
+                node.add_pod(f"{node.name}-{number}")
+        pods = list(cluster.pods.values())
+        assert len({pod.ip for pod in pods}) == 300
+        choice = random.Random(1)
+        for _ in range(100):
+            near, far = choice.sample(pods, 2)
+            assert reaches(near, far, far.ip), (near, far)
+        routes = [route for route in inside(pods[0].node).routes if route.via is not None]
+        assert len(routes) == 60
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def one_cluster() -> None:
+    with Cluster("a-hundred-clusters") as cluster:
+        a, b = cluster.add_pod("a", "node-a"), cluster.add_pod("b", "node-b")
+        with a:
+            pass
+        a.run(lambda: None)
+        reaches(a, b, b.ip)
+        b.remove()
+
+
+def held() -> tuple[int, int, list[str]]:
+    """Descriptors, threads, and names of this test's clusters; without what waits to be used again."""
+    roots.empty()
+    gc.collect()
+    own = [name for name in os.listdir(names.directory()) if "a-hundred-clusters" in name]
+    return open_files(), threading.active_count(), own
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_hundred_clusters_leave_no_descriptor_thread_name_or_memory() -> None:
+    for _ in range(10):
+        one_cluster()
+    before = held()
+    memory = resident()
+    for _ in range(100):
+        one_cluster()
+    assert held() == before
+    assert resident() - memory < 16 << 20
+
+
+def test_what_waits_to_be_used_again_is_bounded() -> None:
+    roots.empty()
+    before = open_files()
+    clusters = [Cluster() for _ in range(roots.MOST_WAITING + 10)]
+    for cluster in clusters:
+        cluster.close()
+    assert open_files() - before == 2 * roots.MOST_WAITING  # a namespace and its netlink socket each
+    roots.empty()
+    assert open_files() == before
+
+
+def test_pods_that_come_and_go_leave_nothing_in_a_cluster_that_stays() -> None:
+    with Cluster() as cluster:
+        cluster.add_pod("stays").remove()
+        before, memory = open_files(), resident()
+        for _ in range(300):
+            cluster.add_pod("comes").remove()
+        gc.collect()
+        assert open_files() == before
+        assert resident() - memory < 16 << 20
+        assert len(inside(cluster.node("node-a")).links) == 2
+
+
+# --- descriptors: in a process of its own, whose limit is lowered -----------------------------------
+
+
+def with_limit(soft: int, hard: int, code: str) -> str:
+    """Run code in a fresh interpreter that may have ``soft`` descriptors, and ``hard`` if it asks."""
+    program = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+    program += "limit = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0]\n"
+    program += "from netwarren import *\n" + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_low_soft_limit_of_descriptors_is_raised_when_a_cluster_needs_more() -> None:
+    code = """
+        with Cluster(nodes=("one",)) as cluster:
+            for number in range(120):
+                pod = cluster.add_pod(f"pod-{number}")
+            print(len(cluster.pods), limit() >= 240)
+    """
+    assert with_limit(64, 4096, code) == "120 True\n"
+
+
+def test_a_soft_limit_that_is_high_enough_stays_as_it_was() -> None:
+    code = """
+        with Cluster() as cluster:
+            for number in range(20):
+                cluster.add_pod(f"pod-{number}")
+            print(limit())
+    """
+    assert with_limit(1024, 4096, code) == "1024\n"
+
+
+def test_descriptors_the_user_has_taken_are_made_up_for() -> None:
+    code = """
+        import os
+        with Cluster() as cluster:
+            cluster.node("node-a")
+            taken = []
+            try:
+                while True:
+                    taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                pass
+            print(cluster.add_pod("web").ip, limit())
+    """
+    assert with_limit(64, 4096, code) == "10.0.1.2 128\n"
+
+
+def test_at_the_hard_limit_an_error_names_it_and_the_cluster_goes_on() -> None:
+    code = """
+        with Cluster() as cluster:
+            first = cluster.add_pod("first")
+            try:
+                for number in range(100):
+                    cluster.add_pod(f"pod-{number}")
+            except KernelError as error:
+                print(type(error).__name__, "EMFILE" in str(error), "all the 64 files" in str(error))
+                print("`ulimit -Hn`" in str(error))
+            count = len(cluster.pods)
+            for number in range(5):
+                cluster.remove_pod(f"pod-{number}")
+            print(cluster.add_pod("again").run(lambda: "works"), 25 < count < 64)
+    """
+    assert with_limit(64, 64, code) == "KernelError True True\nTrue\nworks True\n"
