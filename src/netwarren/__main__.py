@@ -1,0 +1,7 @@
+"""``python -m netwarren``."""
+
+import sys
+
+from netwarren.cli import main
+
+sys.exit(main())
