@@ -27,7 +27,7 @@ def test_importing_the_package_does_not_enter(python: Python) -> None:
         """
         import os
         before = os.readlink("/proc/self/ns/user")
-        import netwarren, netwarren.sandbox, netwarren.pytest_plugin, netwarren.cli
+        import netwarren, netwarren.sandbox, netwarren.cli  # the plugin: see tests/plugin/test_untouched.py
         from netwarren import Cluster
         assert os.readlink("/proc/self/ns/user") == before
         """
