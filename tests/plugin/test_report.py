@@ -6,7 +6,7 @@ FAILING = """
     import sys
     import pytest
 
-    PROGRAM = "import os, sys; print('out of', os.getpid()); print('to stderr', file=sys.stderr); sys.exit(3)"
+    PROGRAM = "import os, sys; print('out of', os.getpid(), flush=True); print('to stderr', file=sys.stderr); sys.exit(3)"
 
     @pytest.fixture
     def server(cluster):
