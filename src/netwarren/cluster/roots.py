@@ -36,7 +36,7 @@ def take(made_for: Hashable) -> Root | None:
             return None
         root = waiting.pop(0)
         try:
-            if _is_bare(root[1]) and _look(root[1]) == _looks.get(made_for):
+            if _look(root[1]) == _looks.get(made_for):
                 return root
         except NetwarrenError:
             _release(root)
@@ -76,20 +76,19 @@ def _release(root: Root) -> None:
     namespace.close()
 
 
-def _is_bare(netlink: Netlink) -> bool:
-    return {each.index for each in link.links(netlink)} <= {LOOPBACK_INDEX, BRIDGE_INDEX}
-
-
 def _look(netlink: Netlink) -> object:
-    """All that could tell a root from a new one, apart from counters.
+    """All that could tell a root from a new one, apart from counters; None where it has links besides.
 
     And from the route for multicast that the kernel makes once the bridge has its first carrier.
     """
+    links = link.links(netlink, statistics=False)
+    if not {each.index for each in links} <= {LOOPBACK_INDEX, BRIDGE_INDEX}:
+        return None
     return (
-        [(each.index, each.name, each.up, each.mtu, each.mac, each.master) for each in link.links(netlink)],
-        sorted(map(str, address.addresses(netlink))),
-        sorted(str(each) for each in route.routes(netlink, table=None) if each.kind != "multicast"),
-        sorted(map(str, neighbour.neighbours(netlink))),
+        [(each.index, each.name, each.up, each.mtu, each.mac, each.master) for each in links],
+        set(address.addresses(netlink)),
+        {each for each in route.routes(netlink, table=None) if each.kind != "multicast"},
+        set(neighbour.neighbours(netlink)),
     )
 
 

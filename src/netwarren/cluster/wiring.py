@@ -125,14 +125,11 @@ class Wiring:
 def _settle(netlink: Netlink, index: int) -> None:
     """Wait until the carrier of a link whose other end has just come up is effective.
 
-    Asking makes it so from Linux 6.8 on; before, the kernel's link watch is a moment behind. A bridge has
-    its carrier from its ports, and without one drops what the root itself sends.
+    Asking makes it so from Linux 6.8 on; before, the kernel's link watch is a moment behind.
     """
     deadline = time.monotonic() + CARRIER_SECONDS
-    while not (found := link.link(netlink, index)).running and time.monotonic() < deadline:
+    while not link.running(netlink, index) and time.monotonic() < deadline:
         time.sleep(0.0002)
-    if found.master is not None:
-        _settle(netlink, found.master)
 
 
 def _set(setting: ops.Sysctl, where: str) -> None:

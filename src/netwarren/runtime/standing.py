@@ -49,6 +49,8 @@ class Here(threading.local):
 
     def __init__(self) -> None:
         self.base: Namespace | None = None
+        # The inode of a namespace that was found to be none of ours, so that it is not tried each time.
+        self.no_return = 0
         self.frames: list[Frame] = []
         self.lives_in: Namespace | None = None
         self.lost = ""
@@ -123,7 +125,10 @@ def in_pod() -> Namespace | None:
 
 def _learn() -> bool:
     """Find out whether the present namespace is one of ours, and make it the base if so."""
-    if _home is not None and netns.inode_of() == _home.inode:
+    inode = netns.inode_of()
+    if inode == here.no_return:
+        return False
+    if _home is not None and inode == _home.inode:
         here.base = _home
         return True
     present = netns.here("where the thread started")
@@ -132,6 +137,7 @@ def _learn() -> bool:
     except OSError as error:
         if error.errno != errno.EPERM:
             raise
+        here.no_return = inode
         present.close()
         return False
     here.base = present

@@ -5,6 +5,7 @@ Rules: a name is a symbolic link to the descriptor that holds the namespace (10 
 Does not belong here: which names there are (see `netwarren.cluster`).
 """
 
+import functools
 import os
 
 from netwarren.errors import KernelError
@@ -14,6 +15,7 @@ from netwarren.kernel import mount
 PRIVATE = frozenset({"netns", "xtables.lock"})
 
 
+@functools.cache
 def directory() -> str:
     """Where iproute2 looks for names on this machine: /run/netns, by way of /var/run."""
     return os.path.join(os.path.realpath("/var/run"), "netns")
@@ -60,22 +62,27 @@ def _show(source: str, target: str) -> None:
 
 def publish(name: str, fd: int) -> bool:
     """Give the namespace behind ``fd`` a name; False where somebody has that name."""
-    path = os.path.join(directory(), name)
+    path = f"{directory()}/{name}"
+    target = f"/proc/{os.getpid()}/fd/{fd}"
     try:
-        if os.path.islink(path) and not os.path.exists(path):
+        try:
+            os.symlink(target, path)
+        except FileExistsError:
+            if os.path.exists(path):
+                return False
             os.unlink(path)  # its process was killed before it could take the name back
-        os.symlink(f"/proc/{os.getpid()}/fd/{fd}", path)
+            os.symlink(target, path)
     except FileExistsError:
         return False
     except OSError:
-        return True  # no directory for names here; `make_private` has said why
+        pass  # no directory for names here; `make_private` has said why
     return True
 
 
 def withdraw(name: str) -> None:
     """Take a name back; nothing happens where it is gone."""
     try:
-        os.unlink(os.path.join(directory(), name))
+        os.unlink(f"{directory()}/{name}")
     except OSError:
         return
 

@@ -120,7 +120,7 @@ def plan_nodes(new: Sequence[NodeSpec], existing: Sequence[NodeSpec]) -> Plan:
         ip route add 10.0.1.0/24 via 172.18.0.2 dev eth0
 
     In each existing node, the last two once for each new one. At last the root's end of each link, which
-    was up first, is waited for.
+    was up first, is waited for, and the bridge.
     """
     root: list[Operation] = []
     for node in new:
@@ -152,7 +152,9 @@ def plan_nodes(new: Sequence[NodeSpec], existing: Sequence[NodeSpec]) -> Plan:
         steps.append(Step(node.name, tuple(inside)))
     all_ways_to_new = tuple(way for ways in ways_to_new.values() for way in ways)
     steps += [Step(node.name, all_ways_to_new) for node in existing]
-    steps.append(Step(ROOT, tuple(SettleLink(node.index) for node in new)))
+    # A bridge has its carrier from its ports, and without one drops what the root itself sends.
+    settled = (*(node.index for node in new), BRIDGE_INDEX)
+    steps.append(Step(ROOT, tuple(SettleLink(index) for index in settled)))
     return tuple(steps)
 
 
