@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwarren.errors import InvalidName
-from netwarren.topology.naming import check_name
+from netwarren.errors import ConfigurationError, InvalidName
+from netwarren.topology.naming import check_labels, check_name
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,27 @@ def test_a_name_is_one_that_kubernetes_takes(name: str) -> None:
     assert set(name) <= set(string.ascii_lowercase + string.digits + "-")
     assert not name.startswith("-")
     assert not name.endswith("-")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("app", "web"), ("app", ""), ("app.kubernetes.io/name", "Web_1.2-x"), ("x" * 63, "y" * 63)],
+)
+def test_labels_of_kubernetes_are_labels(key: str, value: str) -> None:
+    assert check_labels({key: value}) == {key: value}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("", "web"),
+        ("-app", "web"),
+        ("app", "a b"),
+        ("app", "x" * 64),
+        ("Ex.com/app", "web"),
+        ("a/b/c", "web"),
+    ],
+)
+def test_labels_that_kubernetes_refuses_are_refused(key: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match="is none of Kubernetes'"):
+        check_labels({key: value})

@@ -36,7 +36,7 @@ from netwarren.topology.configuration import read_ranges
 from netwarren.topology.model import ClusterModel
 from netwarren.topology.naming import check_name
 from netwarren.topology.operations import ROOT
-from netwarren.topology.specs import NodeSpec, PodSpec
+from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeSpec, PodSpec
 
 T = TypeVar("T")
 
@@ -165,10 +165,20 @@ class Cluster:
             self._refuse_declared(name)
             return self._add_nodes([(name, address, pod_range)])[0]
 
-    def add_pod(self, name: str, node: str | Node | None = None, *, address: AddressesArgument = None) -> Pod:
+    def add_pod(
+        self,
+        name: str,
+        node: str | Node | None = None,
+        *,
+        address: AddressesArgument = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        labels: Mapping[str, str] | None = None,
+    ) -> Pod:
         """Add a pod on ``node`` (the first one by default), with ``address`` of the node's range if given.
 
-        Raises `InvalidName`, `DuplicateName`, `UnknownName` for the node, `AddressError` and its kinds.
+        ``namespace`` is the Kubernetes namespace it is in, ``labels`` what services may select it by.
+        Raises `InvalidName`, `DuplicateName`, `UnknownName` for the node, `ConfigurationError` for labels,
+        `AddressError` and its kinds.
         """
         with self._lock:
             self._check_open()
@@ -176,10 +186,10 @@ class Cluster:
             self._refuse_declared(name)
             spec: PodSpec | None = None
             try:
-                spec = self._model.add_pod(name, on.name, address=address)
-                namespace = self._make(partial(self._wire_pod, spec, on))
-                pod = self._pods[name] = Pod(self, spec, namespace)
-                self._publish(name, namespace)
+                spec = self._model.add_pod(name, on.name, address=address, namespace=namespace, labels=labels)
+                made = self._make(partial(self._wire_pod, spec, on))
+                pod = self._pods[name] = Pod(self, spec, made)
+                self._publish(name, made)
             except BaseException:
                 if spec is not None:
                     self._wiring.undo(plan.plan_pod_removal(spec))

@@ -5,12 +5,13 @@ Rules: a handle knows what it is and where; everything that can be done in it co
 Does not belong here: making and removing members (see `cluster`).
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime.machine import Machine
 from netwarren.topology.addresses import AddressesArgument
-from netwarren.topology.specs import NodeSpec, PodSpec
+from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeSpec, PodSpec
 
 if TYPE_CHECKING:
     from netwarren.cluster.cluster import Cluster
@@ -56,10 +57,17 @@ class Node(_Addressed):
         """The pods on this node, by name."""
         return {name: pod for name, pod in self._cluster.pods.items() if pod.spec.node == self.name}
 
-    def add_pod(self, name: str, *, address: AddressesArgument = None) -> "Pod":
+    def add_pod(
+        self,
+        name: str,
+        *,
+        address: AddressesArgument = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        labels: Mapping[str, str] | None = None,
+    ) -> "Pod":
         """`Cluster.add_pod` on this node."""
         self.check()
-        return self._cluster.add_pod(name, self, address=address)
+        return self._cluster.add_pod(name, self, address=address, namespace=namespace, labels=labels)
 
     def remove(self) -> None:
         """`Cluster.remove_node`."""
@@ -77,6 +85,16 @@ class Pod(_Addressed):
 
     def __repr__(self) -> str:
         return f"<Pod {self.name} {self.ip} on {self.spec.node}{_gone(self)}>"
+
+    @property
+    def namespace(self) -> str:
+        """The Kubernetes namespace it is in; not to be confused with the network namespace that it is."""
+        return self.spec.namespace
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What services may select it by."""
+        return dict(self.spec.labels)
 
     @property
     def node(self) -> Node:

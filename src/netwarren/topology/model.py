@@ -31,10 +31,10 @@ from netwarren.topology.links import (
     MOST_BRIDGE_PORTS,
     eth0_mac,
 )
-from netwarren.topology.naming import check_name
+from netwarren.topology.naming import check_labels, check_name
 from netwarren.topology.pools import AddressPool, RangePool, usual_reservations
 from netwarren.topology.ranges import Ranges, choose_ranges, gateway_of
-from netwarren.topology.specs import NodeFamily, NodeSpec, PodSpec
+from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeFamily, NodeSpec, PodSpec
 
 
 class _NodePods:
@@ -194,12 +194,23 @@ class ClusterModel:
 
     # --- pods -------------------------------------------------------------------------------------
 
-    def add_pod(self, name: str, node: str, *, address: AddressesArgument = None) -> PodSpec:
+    def add_pod(
+        self,
+        name: str,
+        node: str,
+        *,
+        address: AddressesArgument = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        labels: Mapping[str, str] | None = None,
+    ) -> PodSpec:
         """Decide on a new pod; ``address`` may ask for one per family.
 
-        Raises `InvalidName`, `DuplicateName`, `UnknownName` (of the node), or an `AddressError`.
+        Raises `InvalidName`, `DuplicateName`, `UnknownName` (of the node), `ConfigurationError` (of the
+        labels), or an `AddressError`.
         """
         self._check_new("pod", name)
+        check_name("namespace", namespace)
+        checked = check_labels(labels or {})
         node_spec = self.node(node)
         wanted = addresses_by_family(address, self.families)
         siblings = self._node_pods[node]
@@ -214,7 +225,8 @@ class ClusterModel:
             undo.pop_all()
         index = siblings.next_index
         siblings.next_index += 1
-        spec = PodSpec(name, node, index, eth0_mac(interfaces, index), tuple(interfaces))
+        mac = eth0_mac(interfaces, index)
+        spec = PodSpec(name, node, index, mac, tuple(interfaces), namespace, checked)
         self._pods[name] = siblings.specs[name] = spec
         return spec
 

@@ -5,13 +5,18 @@ Does not belong here: names of links (see `links`), or who has a name already (s
 """
 
 import re
+from collections.abc import Mapping
 
-from netwarren.errors import InvalidName
+from netwarren.errors import ConfigurationError, InvalidName
 
 LONGEST_NAME = 63
 
 # Names that every machine resolves by itself, whatever our own resolver would say.
 RESERVED_NAMES = {"localhost": "is reserved: every resolver answers it with the loopback address"}
+
+# A label's value, and the part of its key behind the slash (Kubernetes, "Labels and Selectors").
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_LABEL_PREFIX = re.compile(r"(?=.{1,253}/)[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/")
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _STRANGE = re.compile(r"[^a-z0-9-]")
@@ -25,6 +30,21 @@ def check_name(kind: str, name: str) -> str:
     if why:
         raise InvalidName(kind, name, why)
     return name
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """A copy of ``labels`` if Kubernetes would take them; raises `ConfigurationError`."""
+    for key, value in labels.items():
+        prefix = _LABEL_PREFIX.match(key)
+        if not _LABEL_VALUE.fullmatch(key[prefix.end() if prefix else 0 :]) or (
+            value and not _LABEL_VALUE.fullmatch(value)
+        ):
+            raise ConfigurationError(
+                f"label {key!r}: {value!r} is none of Kubernetes'; a key is like 'app' or 'example.com/app', a "
+                "value is empty or at most 63 letters, digits, '-', '_', '.', starting and ending with a letter "
+                "or digit"
+            )
+    return dict(labels)
 
 
 def _objection(name: str) -> str:

@@ -4,9 +4,13 @@ Rules: frozen; everything a plan needs is in the spec, so that a plan needs no m
 Does not belong here: deciding any of it (see `model`), what is to be done about it (see `plan`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from netwarren.topology.addresses import Address, Family, Interface, Network, family_of
+
+DEFAULT_NAMESPACE = "default"
+"""The Kubernetes namespace of pods and services that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class PodSpec:
     """A pod: ``index`` is that of its veth's end in the node, ``mac`` its eth0's.
 
     ``interfaces`` is its eth0 in each family (10.0.1.2/24), in the cluster's order of preference.
+    ``namespace`` is the Kubernetes namespace it is in, and ``labels`` what services select it by.
     """
 
     name: str
@@ -66,6 +71,8 @@ class PodSpec:
     index: int
     mac: str
     interfaces: tuple[Interface, ...]
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def address(self) -> Address:
