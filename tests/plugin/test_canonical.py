@@ -114,7 +114,7 @@ NGINX = """
     def test_nginx(cluster, tmp_path):
         (tmp_path / "index.html").write_text("Welcome")
         (tmp_path / "nginx.conf").write_text(
-            f"daemon off; error_log stderr notice; pid {tmp_path}/pid; events {{}}"
+            f"daemon off; user root; error_log stderr notice; pid {tmp_path}/pid; events {{}}"
             f"http {{ access_log off; server {{ listen 80; root {tmp_path}; }} }}"
         )
         web = cluster.add_pod("web", node="node-a")

@@ -6,10 +6,13 @@ Does not belong here: decisions (see `netwarren.topology`), requests to the kern
 report looks like (see `report`).
 """
 
+import atexit
+import contextlib
 import itertools
 import os
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -43,6 +46,9 @@ T = TypeVar("T")
 DEFAULT_NODES = ("node-a", "node-b")
 
 _ADD_ANEW = "add it anew to go on using the name"
+
+# Those that nobody has closed yet, for the end of the process.
+_open: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
 
 
 class Cluster:
@@ -91,6 +97,7 @@ class Cluster:
         except BaseException:
             self._abandon()
             raise
+        _open.add(self)
 
     def __repr__(self) -> str:
         nodes = len({*self._nodes, *self._declared})
@@ -272,6 +279,7 @@ class Cluster:
             if self._closed or os.getpid() != self._owner:
                 return  # a forked child holds copies of descriptors, and has ended nothing by itself
             self._closed = True
+            _open.discard(self)
             machines: list[Machine] = [*self._pods.values(), *self._nodes.values(), self.root]
             for machine in machines:
                 machine._retire("is in a closed cluster", "make another cluster")
@@ -428,6 +436,13 @@ class Cluster:
         if published in self._published:
             self._published.remove(published)
             names.withdraw(published)
+
+
+@atexit.register
+def _close_open() -> None:
+    for cluster in list(_open):
+        with contextlib.suppress(Exception):  # nobody is left to be told
+            cluster.close()
 
 
 def _raise_untold(untold: list[BaseException]) -> None:

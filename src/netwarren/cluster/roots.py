@@ -8,6 +8,7 @@ out: lo, the bridge, its addresses and routes, and nothing else; a bounded numbe
 Does not belong here: making a root (see `cluster`), namespaces of nodes and pods, which just end.
 """
 
+import atexit
 import os
 import threading
 from collections.abc import Hashable
@@ -100,3 +101,4 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
+atexit.register(empty)  # their sockets would be complained of (ResourceWarning)

@@ -5,6 +5,7 @@ Does not belong here: sequences of calls (see `userns`, `netns`, `mount`).
 """
 
 import ctypes
+import errno
 import functools
 import os
 import sys
@@ -51,8 +52,12 @@ if sys.version_info >= (3, 12):
         except OSError as error:
             raise KernelError(operation, error.errno or 0) from None
 
-    # Bare, because `with pod:` calls it twice a block: raises OSError.
-    setns: Callable[[int, int], None] = os.setns
+    def setns(fd: int, flags: int, /) -> None:
+        """Move the calling thread into the namespace behind ``fd``; setns(2). Raises OSError."""
+        try:
+            os.setns(fd, flags)
+        except ValueError:  # Python's own answer to a descriptor that was closed and set to -1
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
 else:
 
     def unshare(flags: int, operation: str = "unshare") -> None:

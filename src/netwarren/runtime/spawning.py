@@ -24,8 +24,9 @@ def follow() -> None:
         sys.addaudithook(_hear)
 
 
-def _hear(event: str, _arguments: tuple[object, ...]) -> None:
-    if event in _EVENTS:
+def _hear(event: str, _arguments: tuple[object, ...], events: frozenset[str] = _EVENTS) -> None:
+    # `events` is a default because the hook outlives this module, whose names are None at the very end.
+    if event in events:
         namespace = standing.in_pod()
         if namespace is not None:
             ferry.call(partial(warden.watch, namespace))
