@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection
 
 from netwarren.errors import KernelError
-from netwarren.kernel.syscall import mount, umount
+from netwarren.kernel.syscall import CLONE_NEWNS, mount, setns, umount
 
 # linux/mount.h
 MS_RDONLY = 1
@@ -62,6 +62,26 @@ def layer(directory: str, without: Collection[str] = ()) -> None:
             if entry not in without:
                 _show(f"/proc/self/fd/{below}/{entry}", os.path.join(directory, entry))
     finally:
+        os.close(below)
+
+
+def layer_root() -> None:
+    """`layer` for ``/``, which the calling thread then has as its root, and all who join the namespace later.
+
+    The thread must share its root with no other (CLONE_FS). Its working directory becomes ``/``.
+    """
+    below = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        tmpfs("/", f"{stat.S_IMODE(os.fstat(below).st_mode):o}")
+        # What is mounted over / is above everybody's root; joining a namespace takes one to the top of it.
+        setns(namespace, CLONE_NEWNS)
+        os.fchdir(below)
+        for entry in os.listdir(below):
+            _show(entry, f"/{entry}")
+    finally:
+        os.chdir("/")
+        os.close(namespace)
         os.close(below)
 
 

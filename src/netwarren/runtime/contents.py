@@ -50,10 +50,24 @@ def copy(source: int, target: int) -> None:
 
 
 def write(target: int, files: Files) -> None:
-    """Write ``files`` below the directory ``target``, with the directories they are in."""
+    """Write ``files`` below the directory ``target``, with the directories they are in.
+
+    No symbolic link is followed: here it would lead to the host's files. Raises `ConfigurationError` for one on
+    the way; one that is in a file's place goes.
+    """
+    root = Path(f"/proc/self/fd/{target}")
     for name, content in files.items():
-        path = Path(f"/proc/self/fd/{target}") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = root
+        for part in PurePosixPath(name).parent.parts:
+            path /= part
+            if path.is_symlink():
+                raise ConfigurationError(
+                    f"files has the name {name!r}, but {part!r} is a symbolic link there"
+                )
+            path.mkdir(exist_ok=True)
+        path /= PurePosixPath(name).name
+        if path.is_symlink():
+            path.unlink()
         path.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
 
 

@@ -265,6 +265,16 @@ class Machine:
         """The host name, and the text of files by path, that programs here see."""
         return self.name, {}
 
+    def _make_view(self) -> None:
+        """For people who step in from a shell: have the view that programs see, before the first of them."""
+        view = self._own_view()
+
+        def make() -> None:
+            with view.entered():
+                pass
+
+        ferry.call(make)
+
     def _own_view(self) -> View:
         with self._lock:
             if self._view is None:

@@ -158,8 +158,9 @@ class View:
             os.mkdir(parent, 0o755)
         elif os.stat(parent).st_dev not in self._devices:
             if parent == "/":
-                raise ConfigurationError(f"{place} cannot be made: nothing can be laid over /")
-            mount.layer(parent, {os.path.basename(place)})
+                mount.layer_root()
+            else:
+                mount.layer(parent, {os.path.basename(place)})
             self._devices.add(os.stat(parent).st_dev)
 
     def _check(self, path: str, place: str) -> None:

@@ -34,7 +34,7 @@ def make_private() -> None:
     run = os.path.dirname(directory())
     try:
         mount.layer(run, PRIVATE)
-    except FileNotFoundError:
+    except OSError:
         return  # no /run at all: then nothing looks for names in it either
     for made in (directory(), views()):
         os.mkdir(made, 0o755)
