@@ -1,5 +1,7 @@
 """Who pods, nodes and the root are to programs on them."""
 
+import subprocess
+
 import pytest
 
 from netwarren import Cluster, Node, Pod, Root
@@ -44,3 +46,12 @@ def test_a_name_that_is_used_again_is_a_new_machine(cluster: Cluster) -> None:
     again = cluster.add_pod("web", "node-b")
     assert again.check_output(["getent", "hosts", "web"]).split()[0] == again.ip
     assert "file" not in again.check_output(["ls", "/opt"])
+
+
+def test_the_command_for_stepping_in_finds_the_pods_files_before_any_program_was_started(
+    cluster: Cluster,
+) -> None:
+    pod = cluster.add_pod("web")
+    line = f"{cluster.step_in_command('web')} -- cat /etc/hostname"
+    assert pod.programs == []
+    assert subprocess.check_output(line, shell=True, text=True, timeout=60) == "web\n"

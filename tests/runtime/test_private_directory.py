@@ -41,7 +41,7 @@ def test_two_programs_of_a_pod_share_it_and_another_pod_does_not(pod: Pod, other
 
 
 def test_it_starts_with_the_files_given(pod: Pod) -> None:
-    files = {"nginx.conf": "user nobody;\n", "conf.d/deep/site.conf": b"\xff"}
+    files: dict[str, str | bytes] = {"nginx.conf": "user nobody;\n", "conf.d/deep/site.conf": b"\xff"}
     place = pod.private_directory("/etc/nginx", files=files)
     assert pod.check_output(["cat", "/etc/nginx/nginx.conf"]) == "user nobody;\n"
     assert (place / "conf.d" / "deep" / "site.conf").read_bytes() == b"\xff"

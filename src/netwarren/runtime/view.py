@@ -39,11 +39,10 @@ class View:
         self._owner = os.getpid()
         self._fds: dict[str, int] = {}
         self._directories: dict[str, int] = {}
-        self._devices: set[int] = set()
-        """Of the file systems that we have mounted, in which names may be made."""
+        self._layers: list[int] = []
 
     def __del__(self) -> None:
-        self.close()
+        self._let_go()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -59,8 +58,7 @@ class View:
             for kind in _KINDS:
                 back.callback(_return, kind, _hold(kind))
             if self._fds:
-                for kind, fd in self._fds.items():
-                    setns(fd, _KINDS[kind])
+                self._join()
             else:
                 self._make()
             yield
@@ -86,7 +84,6 @@ class View:
             if below is not None:
                 os.close(below)
             raise
-        self._devices.add(os.fstat(fd).st_dev)
         self._directories[place] = fd
         return fd, below
 
@@ -112,24 +109,41 @@ class View:
         """Let go of the namespaces; they end with the last program in them."""
         if self._fds and self._owner == os.getpid():
             names.withdraw_view(self._namespace.inode)
-        fds = [*self._fds.values(), *self._directories.values()]
-        self._fds, self._directories = {}, {}
+        self._let_go()
+
+    # --- inside ---
+
+    def _let_go(self) -> None:
+        fds = [*self._fds.values(), *self._directories.values(), *self._layers]
+        self._fds, self._directories, self._layers = {}, {}, []
         for fd in fds:
             os.close(fd)
 
-    # --- inside ---
+    def _join(self) -> None:
+        for kind, fd in self._fds.items():
+            try:
+                setns(fd, _KINDS[kind])
+            except OSError as error:
+                where = self._namespace.label
+                raise KernelError(f"step into the {kind} namespace of {where}", error.errno or 0) from None
 
     def _make(self) -> None:
         where = self._namespace.label
         unshare(CLONE_NEWNS | CLONE_NEWUTS, f"make the mount and UTS namespaces of {where}")
-        mount.keep_to_ourselves()
-        socket.sethostname(self.hostname)
         try:
+            mount.keep_to_ourselves()
+            socket.sethostname(self.hostname)
             self._lay_files()
+            mount.sysfs()
+            for kind in _KINDS:
+                self._fds[kind] = _hold(kind)
         except OSError as error:
-            raise KernelError(f"lay files over {error.filename}", error.errno or 0, where=where) from None
-        mount.sysfs()
-        self._fds = {kind: _hold(kind) for kind in _KINDS}
+            self._let_go()
+            number, what = error.errno or 0, error.filename or "its host name"
+            raise KernelError(f"lay {what}", number, where=where, hint=descriptors.hint(number)) from None
+        except BaseException:
+            self._let_go()
+            raise
 
     def _publish(self) -> None:
         if self._fds:
@@ -156,12 +170,20 @@ class View:
         if not os.path.isdir(parent):
             self._make_room(parent)
             os.mkdir(parent, 0o755)
-        elif os.stat(parent).st_dev not in self._devices:
+        elif not self._is_ours(parent):
             if parent == "/":
                 mount.layer_root()
             else:
                 mount.layer(parent, {os.path.basename(place)})
-            self._devices.add(os.stat(parent).st_dev)
+            self._layers.append(os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def _is_ours(self, directory: str) -> bool:
+        """Whether it is in a file system of ours, in which names may be made.
+
+        We hold each, so that the kernel gives its number to no other.
+        """
+        ours = {os.fstat(fd).st_dev for fd in (*self._directories.values(), *self._layers)}
+        return os.stat(directory).st_dev in ours
 
     def _check(self, path: str, place: str) -> None:
         where = self._namespace.label
