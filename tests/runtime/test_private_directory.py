@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netwarren import ClosedError, Cluster, ConfigurationError, Pod
+from netwarren import ClosedError, Cluster, ConfigurationError, Pod, ProgramError
 
 
 def test_it_is_empty_and_writable_for_programs(pod: Pod) -> None:
@@ -132,6 +132,18 @@ def test_tmp_and_run_may_be_private(pod: Pod) -> None:
     assert pod.check_output(["/bin/sh", "-c", "ls -A /tmp /run; stat -c %a /tmp; touch /run/it"]) == (
         "/run:\n\n/tmp:\n1777\n"
     )
+
+
+def test_a_program_starts_elsewhere_where_its_working_directory_is_hidden(
+    pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    pod.private_directory(str(tmp_path))
+    assert pod.check_output(["pwd"]) == "/\n"
+    with pytest.raises(ProgramError, match="below: No such file or directory"):
+        pod.check_output(["pwd"], cwd=tmp_path / "below")
+    assert pod.check_output(["pwd"], view=False) == f"{tmp_path}/below\n"
 
 
 def test_it_belongs_to_the_caller_with_the_mode_asked_for(pod: Pod) -> None:

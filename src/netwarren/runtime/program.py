@@ -65,10 +65,10 @@ class Program:
                 self._errors = Output(read, limit)
             options.update(stdout=stdout, stderr=stderr, env=env)
             options.setdefault("start_new_session", True)
-            _as_here(options)
+            here = _as_here(options)
             try:
                 self.process: subprocess.Popen[Any] = ferry.call(
-                    lambda: _start(namespace, self.command, options, view)
+                    lambda: _start(namespace, self.command, options, view, here)
                 )
             except KernelError as error:
                 self.close()
@@ -198,33 +198,35 @@ SPLIT = object()
 """For ``stderr``: keep it apart in `Program.errors`."""
 
 
-def _as_here(options: dict[str, Any]) -> None:
-    """Give the program the working directory and umask of this process, which the ferry does not share."""
+def _as_here(options: dict[str, Any]) -> str:
+    """Prepare for the ferry, which does not share the working directory and umask of this process; returns the
+    former."""
     try:
         here = os.getcwd()
     except OSError:
         here = "/"  # it was removed
-    given = options.get("cwd")
-    if given is not None:
-        options["cwd"] = os.path.join(here, os.fsdecode(given))
-    else:
-        options["cwd"] = here if os.access(here, os.X_OK) else "/"
+    if options.get("cwd") is not None:
+        options["cwd"] = os.path.join(here, os.fsdecode(options["cwd"]))
     if options.get("umask", -1) < 0:
         options["umask"] = process.umask()
+    return here
 
 
 def _start(
-    namespace: Namespace, command: tuple[str, ...], options: dict[str, Any], view: View | None
+    namespace: Namespace, command: tuple[str, ...], options: dict[str, Any], view: View | None, here: str
 ) -> "subprocess.Popen[Any]":
     warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
     if view is not None:
         with view.entered():
-            return _fork(command, options)
+            return _fork(command, options, here)
     netns.enter(namespace)
-    return _fork(command, options)
+    return _fork(command, options, here)
 
 
-def _fork(command: tuple[str, ...], options: dict[str, Any]) -> "subprocess.Popen[Any]":
+def _fork(command: tuple[str, ...], options: dict[str, Any], here: str) -> "subprocess.Popen[Any]":
+    if options.get("cwd") is None:
+        # A private directory may hide it, and a process that has changed its user may stand where it could not go.
+        options["cwd"] = here if os.access(here, os.X_OK) else "/"
     parent = os.getpid()
 
     def before_exec() -> None:
