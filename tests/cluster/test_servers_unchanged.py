@@ -76,6 +76,18 @@ def test_redis_keeps_its_data_in_a_directory_of_the_pods(cluster: Cluster) -> No
     assert b"value" in (data / "dump.rdb").read_bytes()
 
 
+def test_programs_ask_the_name_server_that_the_pods_resolv_conf_names(cluster: Cluster) -> None:
+    dnsmasq = program("dnsmasq")
+    server, client = cluster.add_pod("server"), cluster.add_pod("client")
+    conf = "no-resolv\nno-hosts\nuser=\naddress=/db.test/192.0.2.7\nlog-facility=-\n"
+    server.private_directory("/etc/dnsmasq", files={"dnsmasq.conf": conf})
+    server.private_directory("/run")
+    running = server.popen([dnsmasq, "--keep-in-foreground", "--conf-file=/etc/dnsmasq/dnsmasq.conf"])
+    eventually(lambda: "started" in running.output or running.poll() is not None)
+    client.check_output(["/bin/sh", "-c", f"echo nameserver {server.ip} >/etc/resolv.conf"])
+    assert client.check_output(["getent", "hosts", "db.test"], timeout=60).split() == ["192.0.2.7", "db.test"]
+
+
 @pytest.fixture
 def database_user() -> dict[str, Any]:
     """PostgreSQL refuses to be run by root."""

@@ -307,6 +307,24 @@ with Cluster() as cluster:
     assert outside(code).strip() == "first"
 
 
+def test_where_the_old_sys_is_read_only_the_new_one_is() -> None:
+    code = """
+from netwarren.kernel import syscall
+remount = 32  # MS_REMOUNT, linux/mount.h
+no = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+syscall.mount(None, "/sys", None, remount | mount.MS_BIND | mount.MS_RDONLY | no)
+del os.environ[MARKER]
+Sandbox().enter()
+with Cluster() as cluster:
+    pod = cluster.add_pod("first")
+    print(pod.check_output(["ls", "/sys/class/net"]))
+    print([line for line in pod.check_output(["cat", "/proc/mounts"]).splitlines() if " /sys sysfs ro," in line])
+"""
+    text = outside(code)
+    assert text.split()[:2] == ["eth0", "lo"]
+    assert "netwarren /sys sysfs ro," in text
+
+
 def test_where_the_view_is_refused_the_step_is_told_and_the_remedy_works() -> None:
     code = """
 os.rmdir("/run/netwarren")
