@@ -16,6 +16,7 @@ from netwarren import Cluster
 with Cluster("shop", nodes=["node-a"]) as cluster:
     web = cluster.add_pod("web")
     db = cluster.add_pod("db")
+    web.private_directory("/opt", files={"note": "private\\n"})
     print(os.getpid(), flush=True)
     for machine in (web, db, cluster.node("node-a"), cluster.root):
         print(machine.name, machine.inode, flush=True)
@@ -128,6 +129,20 @@ def test_an_unknown_name_lists_those_there_are(owner: Owner) -> None:
     error = shell(owner.pid, "nobody", status=1).stderr
     assert "no network namespace is called 'nobody'" in error
     assert "web.shop" in error
+
+
+SEEN = ["/bin/sh", "-c", "cat /etc/hostname; uname -n; ls /sys/class/net; cat /opt/note"]
+
+
+def test_a_pod_is_seen_as_its_programs_see_it(owner: Owner) -> None:
+    printed = shell(owner.pid, "web", "--", *SEEN).stdout
+    assert printed == "web\nweb\neth0\nlo\nprivate\n"
+
+
+def test_a_pod_in_which_no_program_was_started_is_seen_with_the_hosts_files(owner: Owner) -> None:
+    read = shell(owner.pid, "db", "--", "/bin/sh", "-c", "cat /etc/hosts; uname -n").stdout
+    with open("/etc/hosts") as hosts:
+        assert read == f"{hosts.read()}{os.uname().nodename}\n"
 
 
 def test_a_process_that_is_gone_is_told() -> None:

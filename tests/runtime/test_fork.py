@@ -51,6 +51,19 @@ def test_the_child_can_start_programs(pod: Pod) -> None:
     in_child(start)
 
 
+def test_the_childs_programs_see_the_pods_files(pod: Pod, other: Pod) -> None:
+    place = pod.private_directory("/opt", files={"file": "parent's"})
+
+    def start() -> None:
+        assert pod.check_output(["cat", "/opt/file", "/etc/hostname"]) == "parent'sfirst\n"
+        assert other.check_output(["cat", "/etc/hostname"]) == "second\n"  # made in the child
+
+    in_child(start)
+    assert (place / "file").read_text() == "parent's"
+    assert pod.check_output(["cat", "/etc/hostname"]) == "first\n"
+    assert other.check_output(["cat", "/etc/hostname"]) == "second\n"
+
+
 def test_the_child_can_start_threads_and_make_sockets(pod: Pod) -> None:
     pod.socket().close()
 

@@ -21,7 +21,14 @@ from typing import Any, Self, TypeVar
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
 from netwarren.cluster.wiring import Wiring
-from netwarren.errors import BackgroundError, ClosedError, ConfigurationError, DuplicateName, UnknownName
+from netwarren.errors import (
+    BackgroundError,
+    ClosedError,
+    ConfigurationError,
+    DuplicateName,
+    KernelError,
+    UnknownName,
+)
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry
 from netwarren.runtime.machine import Machine, end_all
@@ -298,6 +305,10 @@ class Cluster:
         if name is None:
             return shell.command(os.getpid(), self.netns_name)
         self.resolve(name)  # raises `UnknownName`, and builds a declared node
+        machine = self._pods.get(name) or self._nodes.get(name)
+        if machine is not None:
+            with contextlib.suppress(KernelError):  # the shell does without
+                machine._make_view()
         return shell.command(os.getpid(), f"{name}.{self.netns_name}")
 
     def describe(self) -> str:

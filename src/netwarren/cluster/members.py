@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime.machine import Machine
 from netwarren.topology.addresses import AddressesArgument
+from netwarren.topology.identity import node_identity, pod_identity, root_identity
 from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeSpec, PodSpec
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class Root(Machine):
 
     def __repr__(self) -> str:
         return f"<Root of {self._cluster.name}{_gone(self)}>"
+
+    def _identity(self) -> tuple[str, Mapping[str, str]]:
+        mine = root_identity(self.name, self._cluster.bridge_addresses, _host_nsswitch())
+        return mine.hostname, mine.files
 
 
 class _Addressed(Machine):
@@ -73,6 +78,10 @@ class Node(_Addressed):
         """`Cluster.remove_node`."""
         self._cluster.remove_node(self)
 
+    def _identity(self) -> tuple[str, Mapping[str, str]]:
+        mine = node_identity(self.spec, _host_nsswitch())
+        return mine.hostname, mine.files
+
 
 class Pod(_Addressed):
     """A pod: a namespace with one ``eth0``, whose other end is in its node."""
@@ -105,6 +114,18 @@ class Pod(_Addressed):
         """`Cluster.remove_pod`."""
         self._cluster.remove_pod(self)
 
+    def _identity(self) -> tuple[str, Mapping[str, str]]:
+        mine = pod_identity(self.spec, _host_nsswitch())
+        return mine.hostname, mine.files
+
 
 def _gone(machine: Machine) -> str:
     return f", {machine.gone}" if machine.gone else ""
+
+
+def _host_nsswitch() -> str | None:
+    try:
+        with open("/etc/nsswitch.conf", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return None

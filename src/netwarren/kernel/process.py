@@ -35,6 +35,15 @@ def children() -> set[int] | None:
     return found
 
 
+def umask() -> int:
+    """The file mode creation mask of the calling thread, which umask(2) would only tell by changing it."""
+    with open("/proc/thread-self/status", "rb") as lines:
+        for line in lines:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    raise AssertionError("Linux has told the umask since 4.7")
+
+
 def reaped() -> int:
     """A number that grows with every child of this process that ends and is waited for; getrusage(2)."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt

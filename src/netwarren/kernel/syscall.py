@@ -17,6 +17,7 @@ from netwarren.errors import KernelError
 # linux/sched.h
 CLONE_NEWNS = 0x00020000
 CLONE_FS = 0x00000200
+CLONE_NEWUTS = 0x04000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
@@ -89,6 +90,11 @@ def mount(
         ctypes.c_ulong(flags),
         None if data is None else os.fsencode(data),
     )
+
+
+def umount(target: str, flags: int) -> None:
+    """umount2(2); ``flags`` are the MNT_* of `netwarren.kernel.mount`."""
+    _call(f"unmount {target}", "umount2", os.fsencode(target), ctypes.c_int(flags))
 
 
 def prctl(operation: str, option: int, *arguments: int) -> int:

@@ -1,6 +1,7 @@
 """The ferry: one thread that may go to any namespace, for callers that could not come back from there.
 
-Rules: jobs are short; what a job raises, its caller gets; programs are always started here, because the
+Rules: jobs are short; what a job raises, its caller gets; paths are absolute, because its working directory
+is not the process's once it has been in a view (see `view`); programs are always started here, because the
 kernel ends a child with the thread that started it (PR_SET_PDEATHSIG), and this thread lasts.
 Does not belong here: user code (see `background`, and `machine` for a thread per call).
 """
@@ -43,6 +44,8 @@ def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
             job.failure = failure
         try:
             standing.restore()
+            if standing.here.lost:  # it came back to its network, but not from a view of files
+                raise SteppingError(standing.here.lost)
         except SteppingError:
             _begin(jobs)  # what comes is another thread's to do
             job.done.release()

@@ -7,9 +7,11 @@ Does not belong here: what connects machines, and names among them (see `netwarr
 
 import contextlib
 import functools
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -17,10 +19,12 @@ from netwarren.errors import ClosedError, KernelError
 from netwarren.kernel import process, sockdiag
 from netwarren.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
 from netwarren.kernel.netns import Namespace
-from netwarren.runtime import ferry, spawning, standing, tasks, warden
+from netwarren.runtime import contents, ferry, spawning, standing, tasks, warden
 from netwarren.runtime.background import READY_SECONDS, Background
+from netwarren.runtime.contents import Files
 from netwarren.runtime.output import KEPT_BYTES
 from netwarren.runtime.program import Command, Program, check_output
+from netwarren.runtime.view import View
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +49,7 @@ class Machine:
         self._gone = self._remedy = ""
         self._reaped = process.reaped()
         self._loop: Any = None
+        self._view: View | None = None
         self._lock = threading.Lock()
         spawning.follow()
 
@@ -176,9 +181,13 @@ class Machine:
         *,
         env: Mapping[str, str] | None = None,
         limit: int | None = KEPT_BYTES,
+        view: bool = True,
         **options: Any,
     ) -> Program:
         """Start a program here; ``options`` are those of `subprocess.Popen` (cwd, stdin, stdout, ...).
+
+        It has this machine's own view of host name, /etc/resolv.conf, /etc/hosts and /sys, and of the
+        directories of `private_directory`; with ``view=False``, the host's.
 
         Standard output and error are kept in `Program.output` (the last ``limit`` bytes) and shown when
         a test fails, unless ``stdout`` or ``stderr`` says otherwise. The program and all it starts here
@@ -187,7 +196,10 @@ class Machine:
         """
         self.check()
         self._touched = True
-        program = Program(self._namespace, command, self.label, limit=limit, env=env, options=options)
+        seen = self._own_view() if view else None
+        program = Program(
+            self._namespace, command, self.label, limit=limit, env=env, options=options, view=seen
+        )
         with self._lock:
             self.programs.append(program)
         return program
@@ -207,6 +219,67 @@ class Machine:
         killed then).
         """
         return check_output(self.popen, command, input=input, timeout=timeout, **options)
+
+    # --- files ---
+
+    def private_directory(
+        self, path: str, *, files: Files | None = None, copy: bool = False, mode: int = 0o755
+    ) -> Path:
+        """Lay an empty directory over ``path``, for programs here alone; returns its path from outside.
+
+        ``path`` need not exist on the host. Through the returned path this process reads and writes what
+        programs find at ``path``; it is good while the machine is there, and not to be resolved.
+        ``files`` are written first, text or bytes by relative name; with ``copy``, it starts as a copy of what
+        is readable below. It is in memory, and belongs to the caller with ``mode``.
+        Raises `ConfigurationError` where it cannot be there or is private already, `KernelError` where the
+        kernel refuses, OSError where it cannot be filled.
+        """
+        self.check()
+        self._touched = True
+        contents.check(files or {})
+        view = self._own_view()
+
+        def lay() -> tuple[int, int | None, dict[str, str]]:
+            with view.entered():
+                target, below = view.directory(path, mode)
+                return target, below, view.hidden_by(target)
+
+        def take_back() -> None:
+            with view.entered():
+                view.drop_directory(target)
+
+        target, below, hidden = ferry.call(lay)
+        try:
+            if copy and below is not None:
+                contents.copy(below, target)
+            contents.write(target, {**hidden, **(files or {})})
+        except BaseException:
+            ferry.call(take_back)
+            raise
+        finally:
+            if below is not None:
+                os.close(below)
+        return contents.outside_path(target)
+
+    def _identity(self) -> tuple[str, Mapping[str, str]]:
+        """The host name, and the text of files by path, that programs here see."""
+        return self.name, {}
+
+    def _make_view(self) -> None:
+        """For people who step in from a shell: have the view that programs see, before the first of them."""
+        view = self._own_view()
+
+        def make() -> None:
+            with view.entered():
+                pass
+
+        ferry.call(make)
+
+    def _own_view(self) -> View:
+        with self._lock:
+            if self._view is None:
+                self._view = View(self._namespace, *self._identity())
+            return self._view
 
     # --- the end ---
 
@@ -253,8 +326,10 @@ class Machine:
         return backgrounds, loop
 
     def _unwatch(self) -> None:
-        """For `end_all`: the warden may let go of the namespace."""
+        """For `end_all`: the warden may let go of the namespace, and so do we of what goes with it."""
         warden.unwatch(self._namespace)
+        if self._view is not None:
+            self._view.close()
 
     def _stepped(self) -> contextlib.AbstractContextManager[None]:
         """``with`` for this library's own errands, which may go on in a machine that is retired."""

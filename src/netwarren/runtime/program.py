@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from netwarren.errors import ProgramError
+from netwarren.errors import KernelError, ProgramError
 from netwarren.kernel import netns, process
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry, warden
 from netwarren.runtime.output import Output
+from netwarren.runtime.view import View
 
 Command = Sequence[str | os.PathLike[str]]
 
@@ -40,6 +41,7 @@ class Program:
         limit: int | None,
         env: Mapping[str, str] | None,
         options: dict[str, Any],
+        view: View | None,
     ) -> None:
         self.command = tuple(os.fspath(word) for word in command)
         self.where = where
@@ -63,10 +65,16 @@ class Program:
                 self._errors = Output(read, limit)
             options.update(stdout=stdout, stderr=stderr, env=env)
             options.setdefault("start_new_session", True)
+            here = _as_here(options)
             try:
                 self.process: subprocess.Popen[Any] = ferry.call(
-                    lambda: _start(namespace, self.command, options)
+                    lambda: _start(namespace, self.command, options, view, here)
                 )
+            except KernelError as error:
+                self.close()
+                raise ProgramError(
+                    where, self.command, f"cannot be started: {_not_seen(error, view)}"
+                ) from error
             except OSError as error:
                 self.close()
                 raise ProgramError(
@@ -190,11 +198,35 @@ SPLIT = object()
 """For ``stderr``: keep it apart in `Program.errors`."""
 
 
+def _as_here(options: dict[str, Any]) -> str:
+    """Prepare for the ferry, which does not share the working directory and umask of this process; returns the
+    former."""
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = "/"  # it was removed
+    if options.get("cwd") is not None:
+        options["cwd"] = os.path.join(here, os.fsdecode(options["cwd"]))
+    if options.get("umask", -1) < 0:
+        options["umask"] = process.umask()
+    return here
+
+
 def _start(
-    namespace: Namespace, command: tuple[str, ...], options: dict[str, Any]
+    namespace: Namespace, command: tuple[str, ...], options: dict[str, Any], view: View | None, here: str
 ) -> "subprocess.Popen[Any]":
     warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
+    if view is not None:
+        with view.entered():
+            return _fork(command, options, here)
     netns.enter(namespace)
+    return _fork(command, options, here)
+
+
+def _fork(command: tuple[str, ...], options: dict[str, Any], here: str) -> "subprocess.Popen[Any]":
+    if options.get("cwd") is None:
+        # A private directory may hide it, and a process that has changed its user may stand where it could not go.
+        options["cwd"] = here if os.access(here, os.X_OK) else "/"
     parent = os.getpid()
 
     def before_exec() -> None:
@@ -205,6 +237,12 @@ def _start(
     chained: Callable[[], None] | None = options.pop("preexec_fn", None)
     hook = before_exec if chained is None else lambda: (before_exec(), chained())  # type: ignore[func-returns-value]
     return subprocess.Popen(command, preexec_fn=hook, **options)
+
+
+def _not_seen(error: KernelError, view: View | None) -> str:
+    if view is None:
+        return str(error)
+    return f"its view of files is refused: {error}. Start it with view=False to do without"
 
 
 def _why(error: OSError, command: tuple[str, ...]) -> str:

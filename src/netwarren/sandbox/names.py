@@ -7,12 +7,12 @@ Does not belong here: which names there are (see `netwarren.cluster`).
 
 import functools
 import os
+from collections.abc import Mapping
 
-from netwarren.errors import KernelError
 from netwarren.kernel import mount
 
-# Ours alone: iproute2 keeps names in the one, iptables-legacy its lock in the other.
-PRIVATE = frozenset({"netns", "xtables.lock"})
+# Ours alone: iproute2 keeps names in the first, iptables-legacy its lock in the second, the third is `views`.
+PRIVATE = frozenset({"netns", "xtables.lock", "netwarren"})
 
 
 @functools.cache
@@ -21,43 +21,23 @@ def directory() -> str:
     return os.path.join(os.path.realpath("/var/run"), "netns")
 
 
+def views() -> str:
+    """Where `publish_view` puts the names of mount and UTS namespaces: /run/netwarren, by way of /var/run."""
+    return os.path.join(os.path.dirname(directory()), "netwarren")
+
+
 def make_private() -> None:
     """Lay an empty directory over /run and let everything but `PRIVATE` show through it.
 
     /run/netns may not exist, and only root could make it; in a directory of our own we can.
     """
-    run = os.path.realpath("/var/run")
+    run = os.path.dirname(directory())
     try:
-        below = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mount.layer(run, PRIVATE)
     except OSError:
         return  # no /run at all: then nothing looks for names in it either
-    try:
-        mount.tmpfs(run)
-        try:
-            entries = os.listdir(f"/proc/self/fd/{below}")
-        except PermissionError:
-            entries = []
-        for entry in entries:
-            if entry not in PRIVATE:
-                _show(f"/proc/self/fd/{below}/{entry}", os.path.join(run, entry))
-        os.mkdir(os.path.join(run, "netns"), 0o755)
-    finally:
-        os.close(below)
-
-
-def _show(source: str, target: str) -> None:
-    try:
-        if os.path.islink(source):
-            os.symlink(os.readlink(source), target)
-            return
-        if os.path.isdir(source):
-            os.mkdir(target)
-        else:
-            os.close(os.open(target, os.O_CREAT | os.O_CLOEXEC, 0o644))
-        mount.bind(source, target)
-    except (OSError, KernelError):
-        # An entry that vanished meanwhile, or that we may not see: nobody in the sandbox could use it.
-        return
+    for made in (directory(), views()):
+        os.mkdir(made, 0o755)
 
 
 def publish(name: str, fd: int) -> bool:
@@ -95,3 +75,33 @@ def published(pid: int) -> dict[str, str]:
     root = f"/proc/{pid}/root"
     place = root + directory()
     return {entry: root + os.readlink(f"{place}/{entry}") for entry in sorted(os.listdir(place))}
+
+
+def publish_view(network: int, fds: Mapping[str, int]) -> None:
+    """Tell `view_of` of the namespaces (``{"mnt": fd, "uts": fd}``) that go with a network namespace.
+
+    ``network`` is the inode of that.
+    """
+    withdraw_view(network)  # left by a process that was killed
+    for kind, fd in fds.items():
+        try:
+            os.symlink(f"/proc/{os.getpid()}/fd/{fd}", f"{views()}/{network}.{kind}")
+        except OSError:
+            return  # no directory for names here; `make_private` has said why
+
+
+def withdraw_view(network: int) -> None:
+    """Take back what `publish_view` told; nothing happens where it is gone."""
+    for kind in ("mnt", "uts"):
+        try:
+            os.unlink(f"{views()}/{network}.{kind}")
+        except OSError:
+            continue
+
+
+def view_of(pid: int, network: int) -> dict[str, str]:
+    """The paths, from outside, of the namespaces that go with ``network`` in the sandbox of ``pid``, if any."""
+    root = f"/proc/{pid}/root"
+    links = {kind: f"{root}{views()}/{network}.{kind}" for kind in ("mnt", "uts")}
+    found = {kind: root + os.readlink(link) for kind, link in links.items() if os.path.islink(link)}
+    return found if all(map(os.path.exists, found.values())) else {}

@@ -43,6 +43,8 @@ def step_in(pid: int, name: str | None, argv: Sequence[str]) -> None:
             if os.stat(f"/proc/{pid}/ns/{kind}").st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino
         ]
         network = os.open(published[chosen], os.O_RDONLY | os.O_CLOEXEC)
+        view = names.view_of(pid, os.fstat(network).st_ino).values()  # where a program has been started there
+        outside += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in view]
         cwd = os.getcwd()
         for fd in (*outside, network):
             setns(fd, 0)
