@@ -28,6 +28,8 @@ _waiting: dict[Hashable, list[Root]] = {}
 _looks: dict[Hashable, object] = {}
 _lock = threading.Lock()
 
+_FOLLOWING = frozenset({"local", "anycast", "broadcast", "multicast"})
+
 
 def take(made_for: Hashable) -> Root | None:
     """A root made for the same as this one and just like a new one, or None."""
@@ -80,7 +82,8 @@ def _release(root: Root) -> None:
 def _look(netlink: Netlink) -> object:
     """All that could tell a root from a new one, apart from counters; None where it has links besides.
 
-    And from the route for multicast that the kernel makes once the bridge has its first carrier.
+    And apart from the routes that follow from addresses: the kernel makes those of IPv6 in a work queue,
+    and the one for multicast once the bridge has its first carrier.
     """
     links = link.links(netlink, statistics=False)
     if not {each.index for each in links} <= {LOOPBACK_INDEX, BRIDGE_INDEX}:
@@ -88,7 +91,7 @@ def _look(netlink: Netlink) -> object:
     return (
         [(each.index, each.name, each.up, each.mtu, each.mac, each.master) for each in links],
         set(address.addresses(netlink)),
-        {each for each in route.routes(netlink, table=None) if each.kind != "multicast"},
+        {each for each in route.routes(netlink, table=None) if each.kind not in _FOLLOWING},
         set(neighbour.neighbours(netlink)),
     )
 
