@@ -5,7 +5,7 @@ else; the ferry steps into them to start a program there, so that nothing happen
 Rules: on the ferry alone, whose working directory is its own afterwards; the host's files are never written,
 what has no place in them gets one in a layer above; what we mount ends with the namespace.
 Does not belong here: which files and names (see `netwarren.topology.identity`), what is put into a private
-directory (see `volume`).
+directory (see `contents`).
 """
 
 import contextlib
