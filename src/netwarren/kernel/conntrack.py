@@ -20,9 +20,11 @@ _NFNL_SUBSYS_CTNETLINK = 1  # linux/netfilter/nfnetlink.h
 # linux/netfilter/nfnetlink_conntrack.h
 _IPCTNL_MSG_CT_GET = 1
 _IPCTNL_MSG_CT_DELETE = 2
+_IPCTNL_MSG_CT_GET_STATS = 5
 _CTA_TUPLE_ORIG = 1
 _CTA_TUPLE_REPLY = 2
 _CTA_ID = 12
+_CTA_STATS_GLOBAL_ENTRIES = 1
 _CTA_TUPLE_IP = 1
 _CTA_TUPLE_PROTO = 2
 _CTA_IP = {AF_INET: (1, 2), AF_INET6: (3, 4)}  # CTA_IP_V4_SRC, _DST, CTA_IP_V6_SRC, _DST
@@ -86,13 +88,22 @@ def parse_connection(body: bytes) -> Connection:
 
 def connections(netlink: Netlink) -> list[Connection]:
     """The connections of both families; ``conntrack -L``. ``netlink`` is one for `NETLINK_NETFILTER`."""
-    found: list[Connection] = []
-    for family in (AF_INET, AF_INET6):
-        header = pack_header(NFGENMSG, family, 0, 0)
-        message = _NFNL_SUBSYS_CTNETLINK << 8 | _IPCTNL_MSG_CT_GET
-        bodies = netlink.dump(Request(message, 0, header, "list the tracked connections", _NEEDS))
-        found += [parse_connection(body) for body in bodies]
-    return found
+    # The kernel goes through a table that all namespaces share, 6 ms for one of 262,144 buckets, even if
+    # there is nothing of this one in it.
+    if not count(netlink):
+        return []
+    header = pack_header(NFGENMSG, 0, 0, 0)
+    message = _NFNL_SUBSYS_CTNETLINK << 8 | _IPCTNL_MSG_CT_GET
+    bodies = netlink.dump(Request(message, 0, header, "list the tracked connections", _NEEDS))
+    return [parse_connection(body) for body in bodies if body[0] in _CTA_IP]
+
+
+def count(netlink: Netlink) -> int:
+    """How many connections there are; ``conntrack -C``."""
+    header = pack_header(NFGENMSG, 0, 0, 0)
+    message = _NFNL_SUBSYS_CTNETLINK << 8 | _IPCTNL_MSG_CT_GET_STATS
+    answer = netlink.get(Request(message, 0, header, "count the tracked connections", _NEEDS))
+    return be_number(parse_attributes(answer, NFGENMSG.size), _CTA_STATS_GLOBAL_ENTRIES)
 
 
 def forget(netlink: Netlink, connections: Iterable[Connection]) -> None:

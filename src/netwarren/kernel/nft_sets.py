@@ -56,8 +56,6 @@ _NFTA_SET_KEY_TYPE = 4
 _NFTA_SET_KEY_LEN = 5
 _NFTA_SET_DATA_TYPE = 6
 _NFTA_SET_DATA_LEN = 7
-_NFTA_SET_DESC = 9
-_NFTA_SET_DESC_SIZE = 1
 _NFTA_SET_ID = 10
 _NFTA_SET_TIMEOUT = 11
 _NFTA_SET_ELEM_LIST_TABLE = 1
@@ -76,8 +74,6 @@ _TYPE_ADDRESS = {"ip": 7, "ip6": 8}
 _TYPE_PROTOCOL = 12
 _TYPE_PORT = 13
 _ADDRESS_BYTES = {"ip": 4, "ip6": 16}
-
-_MOST_REMEMBERED = 65535  # what nft(8) gives a set that packets update
 
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
@@ -131,7 +127,9 @@ def add_destination_map(family: str, table: str, name: str) -> Request:
 def add_address_set(family: str, table: str, name: str, seconds: float) -> Request:
     """A set of addresses that packets fill, each of which stays ``seconds`` after it was last updated.
 
-    ``nft create set FAMILY TABLE NAME { type ipv4_addr; size 65535; flags dynamic,timeout; timeout SECONDS; }``
+    ``nft create set FAMILY TABLE NAME { type ipv4_addr; flags dynamic,timeout; timeout SECONDS; }``
+
+    Without a size, unlike nft(8), which says 65535: the kernel would make room for them all at once (1 MB, 8 ms).
     """
     return _set_request(
         _NFT_MSG_NEWSET,
@@ -145,7 +143,6 @@ def add_address_set(family: str, table: str, name: str, seconds: float) -> Reque
         be32(_NFTA_SET_KEY_LEN, _ADDRESS_BYTES[family]),
         be32(_NFTA_SET_ID, 1),
         be64(_NFTA_SET_TIMEOUT, round(seconds * 1000)),
-        nest(_NFTA_SET_DESC, be32(_NFTA_SET_DESC_SIZE, _MOST_REMEMBERED)),
     )
 
 
