@@ -62,8 +62,9 @@ class Services:
     def remove(self, service: Service) -> None:
         """`Cluster.remove_service`, of one that is there."""
         key = (service.namespace, service.name)
-        nodes = list(self.cluster.built_nodes.values())
-        ferry.roam(partial(self._wiring.update, nodes, {key: None}))
+        if not service.spec.headless:
+            nodes = list(self.cluster.built_nodes.values())
+            ferry.roam(partial(self._wiring.update, nodes, {key: None}))
         del self._handles[key]
         self._model.remove(service.name, service.namespace)
         service._gone = "was removed"
@@ -123,11 +124,12 @@ class Services:
         )
 
     def _follow(self, specs: Iterable[ServiceSpec], nodes: Iterable[Node]) -> None:
-        wanted: dict[ServiceKey, Wanted | None] = {}
-        for spec in specs:
-            endpoints = () if spec.headless else self.endpoints(spec)
-            wanted[spec.namespace, spec.name] = (spec, endpoints)
-        ferry.roam(partial(self._wiring.update, list(nodes), wanted))
+        # A headless service is a name, and no packet is sent to it.
+        wanted: dict[ServiceKey, Wanted | None] = {
+            (spec.namespace, spec.name): (spec, self.endpoints(spec)) for spec in specs if not spec.headless
+        }
+        if wanted:
+            ferry.roam(partial(self._wiring.update, list(nodes), wanted))
 
 
 def _title(namespace: str, name: str) -> str:
