@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from netwarren import Cluster, Pod, Service
+from netwarren import Cluster, Pod, Service, ServicePort
 from netwarren.kernel import nftables
 from netwarren.kernel.netlink import NETLINK_NETFILTER, Netlink
 from netwarren.runtime.machine import Machine
 from tests.cluster.servers import Answer, Servers
 
-BOTH = ["80/tcp", "80/udp"]
+BOTH = [ServicePort(80, 8080), ServicePort(80, 8080, "udp")]
 
 
 def web(cluster: Cluster, **options: object) -> Service:
@@ -46,9 +46,7 @@ def test_a_service_shows_its_address_its_ports_and_how_many_are_ready(cluster: C
 @pytest.mark.parametrize("families", ["ipv4", "ipv6", "dual"])
 def test_pods_and_nodes_reach_a_service_by_both_protocols_and_all_its_addresses(families: str) -> None:
     with Cluster(families=families) as cluster, Servers(web_pods(cluster)) as servers:
-        service = cluster.add_service(
-            "web", selector={"app": "web"}, ports=[*map(port, ("tcp", "udp"))], node_ports=True
-        )
+        service = cluster.add_service("web", selector={"app": "web"}, ports=BOTH, node_ports=True)
         clients = [cluster.add_pod("near", "node-a"), *cluster.nodes.values()]
         assert len(service.ips) == len(cluster.families)
         for number, address in enumerate(service.ips):
@@ -59,17 +57,11 @@ def test_pods_and_nodes_reach_a_service_by_both_protocols_and_all_its_addresses(
                 assert {servers.ask_by_datagram(client, address) for _ in range(40)} == both
 
 
-def port(protocol: str) -> object:
-    from netwarren import ServicePort
-
-    return ServicePort(80, 8080, protocol)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("families", ["ipv4", "ipv6"])
 def test_a_pod_reaches_itself_through_its_service(families: str) -> None:
     with Cluster(families=families) as cluster:
         pod = cluster.add_pod("web-a", labels={"app": "web"})
-        service = cluster.add_service("web", selector={"app": "web"}, ports=[*map(port, ("tcp", "udp"))])
+        service = cluster.add_service("web", selector={"app": "web"}, ports=BOTH)
         gateway = str(pod.node.spec.families[0].gateway)
         with Servers([pod]) as servers:
             assert servers.ask(pod, service.ip) == Answer("web-a", gateway)

@@ -36,15 +36,15 @@ def test_a_service_without_ready_endpoints_and_a_port_without_service_refuse_at_
         number = service.ports[0].node_port
         assert number is not None
         node = cluster.node("node-b").ip
-        began = time.monotonic()
         # Many, because the kernel's usual limit would let the first few pass.
         for _ in range(20):
             for address, port in ((service.ip, 80), (service.ip, 81), (node, number)):
-                assert connect_refusal(client, address, port) == "ECONNREFUSED"
-                assert refusal(client, address, port) == "ECONNREFUSED"
+                for ask in (connect_refusal, refusal):
+                    began = time.monotonic()
+                    assert ask(client, address, port) == "ECONNREFUSED"
+                    assert time.monotonic() - began < AT_ONCE
         assert connect_refusal(cluster.node("node-a"), service.ip, 80) == "ECONNREFUSED"
         assert refusal(cluster.node("node-a"), service.ip, 80) == "EPERM"
-        assert time.monotonic() - began < AT_ONCE
 
 
 def test_a_service_with_ready_endpoints_elsewhere_only_drops_what_may_not_go_there(cluster: Cluster) -> None:
@@ -119,7 +119,9 @@ def test_a_full_range_is_refused_until_a_service_is_removed() -> None:
     with Cluster(service_range="10.8.0.0/30") as cluster:
         for name in ("one", "two"):
             cluster.add_service(name, pods=(), ports=80)
-        with pytest.raises(RangeExhausted, match="no cluster IP is left in 10.8.0.0/30.*remove a service"):
+        with pytest.raises(
+            RangeExhausted, match=r"no cluster IP is left in 10\.8\.0\.0/30.*remove a service"
+        ):
             cluster.add_service("three", pods=(), ports=80)
         cluster.remove_service("one")
         assert cluster.add_service("three", pods=(), ports=80).ip == "10.8.0.1"
@@ -142,7 +144,7 @@ def test_a_range_for_services_that_cannot_work_makes_no_cluster(service_range: s
 def test_a_pod_range_over_the_default_service_range_is_refused_with_the_first_service() -> None:
     with Cluster(pod_range="10.0.0.0/8") as cluster:
         cluster.add_pod("pod")
-        with pytest.raises(AddressError, match="service_range=, one apart.*such as 192.168.0.0/16"):
+        with pytest.raises(AddressError, match=r"service_range=, one apart.*such as 192\.168\.0\.0/16"):
             cluster.add_service("web", pods=["pod"], ports=80)
         assert cluster.services == {}
 
