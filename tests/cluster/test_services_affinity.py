@@ -1,10 +1,14 @@
 """Session affinity: a client stays with one endpoint, whoever else comes and goes, until its time is over."""
 
 import time
+from ipaddress import ip_address
 
 from netwarren import Cluster, Pod, Service
+from netwarren.kernel import nft_sets
+from netwarren.kernel.netlink import NETLINK_NETFILTER, Netlink
+from netwarren.kernel.nft_sets import Element
+from netwarren.runtime.machine import Machine
 from tests.cluster.servers import Servers
-from tests.cluster.traffic import new_socket
 
 LABELS = {"app": "web"}
 
@@ -46,21 +50,33 @@ def test_clients_of_endpoints_that_stay_are_kept_when_others_come_and_go() -> No
                     assert chosen == {before[client]} or before[client] == "web-0"
 
 
+def remembered(node: Machine) -> list[Element]:
+    """The clients that a node remembers for any endpoint."""
+
+    def read() -> list[Element]:
+        with Netlink(node.label, NETLINK_NETFILTER) as netlink:
+            return [
+                element
+                for each in nft_sets.sets(netlink)
+                if not each.map
+                for element in nft_sets.elements(netlink, each.family, each.table, each.name)
+            ]
+
+    return node.run(read)
+
+
 def test_a_client_is_remembered_for_so_many_seconds_since_it_last_connected(cluster: Cluster) -> None:
     pods, (client, *_), service = scene(cluster, seconds=1)
     with Servers(pods) as servers:
         first = servers.ask(client, service.ip, 8080).server
+        (element,) = remembered(client.node)
+        assert element.key == ip_address(client.ip).packed
+        assert 0 < element.expires <= 1
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            # Each wait is longer than the second, and nothing connects meanwhile.
-            with new_socket(client, service.ip) as waiting:
-                waiting.settimeout(1.1)
-                waiting.bind((client.ip, 9))
-                waiting.listen()
-                try:
-                    waiting.accept()
-                except TimeoutError:
-                    pass
+            while remembered(client.node):
+                assert time.monotonic() < deadline, "the client is never forgotten"
+            # One of four is chosen anew, and in one of four cases it is the same.
             if servers.ask(client, service.ip, 8080).server != first:
                 return
     raise AssertionError("the client was never sent to another one")

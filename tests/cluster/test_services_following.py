@@ -1,10 +1,12 @@
 """Endpoints follow pods as they come, go, and turn ready or not; what goes to those that stay, goes on."""
 
 import socket
+from collections.abc import Sequence
 
 import pytest
 
 from netwarren import Cluster, Pod, Service
+from netwarren.kernel.netlink import Netlink, Request
 from netwarren.runtime.machine import Machine
 from tests.cluster.servers import Servers, Session
 from tests.cluster.traffic import new_socket
@@ -143,7 +145,7 @@ def test_a_removed_pod_cannot_be_made_ready(cluster: Cluster) -> None:
 
 def test_a_program_that_flushes_a_nodes_rules_is_made_up_for_with_the_next_change(cluster: Cluster) -> None:
     from netwarren.kernel import nftables
-    from netwarren.kernel.netlink import NETLINK_NETFILTER, Netlink
+    from netwarren.kernel.netlink import NETLINK_NETFILTER
 
     one, other, client, service = scene(cluster)
 
@@ -156,3 +158,42 @@ def test_a_program_that_flushes_a_nodes_rules_is_made_up_for_with_the_next_chang
     with Servers([one, other]) as servers:
         assert servers.chosen(client, service.ip, 8080) == {"one", "other"}
         assert servers.chosen(client, cluster.resolve("second"), 8080, times=5) == {"one"}
+
+
+@pytest.mark.parametrize("affinity", [False, True])
+def test_a_change_too_large_for_one_batch_is_made_in_several_and_nobody_gets_lost_between(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, affinity: bool
+) -> None:
+    from netwarren.cluster import service_wiring
+    from netwarren.kernel import nftables
+
+    one, other, client, service = scene(cluster)
+    commit = nftables.commit
+    batches = 0
+
+    def ask_after_each(netlink: Netlink, requests: Sequence[Request]) -> None:
+        nonlocal batches
+        batches += 1
+        commit(netlink, requests)
+        if asked:
+            assert servers.ask(client, asked, 8080).server in {"one", "other", "late"}
+
+    asked = ""
+    with Servers([one, other]) as servers:
+        monkeypatch.setattr(service_wiring, "_MOST_BYTES", 1)
+        monkeypatch.setattr(nftables, "commit", ask_after_each)
+        asked = service.ip
+        second = cluster.add_service(
+            "second", selector=LABELS, ports=PORTS, session_affinity=affinity, node_ports=True
+        )
+        assert batches > 20
+        asked = ""  # the pod listens only once it is there
+        late = cluster.add_pod("late", labels=LABELS)
+        servers.add(late)
+        asked = second.ip
+        other.ready = False
+        other.ready = True
+        late.remove()
+        asked = service.ip
+        second.remove()
+        assert servers.chosen(client, service.ip, 8080) == {"one", "other"}

@@ -31,11 +31,17 @@ TABLE = "netwarren-services"
 """In every node, one of each family; not kube-proxy's name, which a test may want for a real one."""
 
 Wanted = tuple[ServiceSpec, Sequence[Endpoint]]
+Group = list[Request]
+"""Requests that belong into one batch."""
+
 _NodeRules = dict[ServiceKey, tuple[ServiceRules, ...]]
 
 _WORDS: dict[Family, str] = {4: "ip", 6: "ip6"}
 _MAP = "services"
 _NEEDS = "NAT in nftables"
+
+# What one datagram carries, with a margin: net.core.wmem_default is 208 KiB.
+_MOST_BYTES = 128 * 1024
 
 # A refusal is one ICMP message for each datagram. By default, the kernel sends six at once to an address, and
 # then one a second; a client that asks again would wait for an answer that does not come. (ip-sysctl.rst)
@@ -107,43 +113,58 @@ class ServiceWiring:
         self, netlink: Netlink, before: _NodeRules | None, changed: _NodeRules, after: _NodeRules
     ) -> None:
         if before is None:
-            nftables.commit(netlink, self._whole(after))
+            _commit(netlink, self._whole(after))
             return
-        requests = [
-            request for key, now in changed.items() for request in change_requests(before.get(key, ()), now)
-        ]
         try:
-            nftables.commit(netlink, requests)
+            _commit(
+                netlink,
+                (group for key, now in changed.items() for group in change_groups(before.get(key, ()), now)),
+            )
         except UnsupportedByKernel:
             raise
         except KernelError:
             # A program in the node has changed our table, with `nft flush ruleset` perhaps.
-            nftables.commit(netlink, self._whole(after))
+            _commit(netlink, self._whole(after))
 
     def _restore(self, node: Node, before: _NodeRules | None) -> None:
         """Whatever state the rules are in, make them what they were."""
         if before is None:
             self._nodes.pop(node.name, None)
-            requests = [request for family in self._ranges for request in _no_table(family)]
+            groups = [_no_table(family) for family in self._ranges]
         else:
             self._nodes[node.name] = before
-            requests = self._whole(before)
+            groups = self._whole(before)
         try:
-            nftables.commit(self._netlink(node), requests)
+            _commit(self._netlink(node), groups)
             if before is None:
                 _set(node, _LIMITED)
         except KernelError:
             return  # what was refused tells more than this does
 
-    def _whole(self, rules: _NodeRules) -> list[Request]:
+    def _whole(self, rules: _NodeRules) -> list[Group]:
         """The tables anew, in place of those there may be."""
-        requests: list[Request] = []
-        for family, network in self._ranges.items():
-            requests += _no_table(family)
-            requests += _frame(family, network)
+        groups = [[*_no_table(family), *_frame(family, network)] for family, network in self._ranges.items()]
         for each in rules.values():
-            requests += change_requests((), each)
-        return requests
+            groups += change_groups((), each)
+        return groups
+
+
+def _commit(netlink: Netlink, groups: Iterable[Group]) -> None:
+    """Have the groups carried out in order, all or none; in several batches if they are hundreds of endpoints."""
+    batch: Group = []
+    size = 0
+    for group in groups:
+        more = sum(map(_size, group))
+        if batch and size + more > _MOST_BYTES:
+            nftables.commit(netlink, batch)
+            batch, size = [], 0
+        batch += group
+        size += more
+    nftables.commit(netlink, batch)
+
+
+def _size(request: Request) -> int:
+    return len(request.body) + 16
 
 
 def _set(node: Node, settings: Mapping[str, str]) -> None:
@@ -215,10 +236,11 @@ def _masquerade() -> tuple[list[bytes], str]:
 # --- services in the table --------------------------------------------------------------------------
 
 
-def change_requests(before: Sequence[ServiceRules], after: Sequence[ServiceRules]) -> Iterator[Request]:
-    """The requests that make a service what it is ``after`` of what it was ``before``, in one batch.
+def change_groups(before: Sequence[ServiceRules], after: Sequence[ServiceRules]) -> Iterator[Group]:
+    """The requests that make a service what it is ``after`` of what it was ``before``.
 
-    What is the same stays untouched: connections, and the clients that a set remembers.
+    What is the same stays untouched: connections, and the clients that a set remembers. Between any two groups,
+    packets find their way: by the old rules, or by the new ones.
     """
     old = {rules.family: rules for rules in before}
     new = {rules.family: rules for rules in after}
@@ -227,34 +249,43 @@ def change_requests(before: Sequence[ServiceRules], after: Sequence[ServiceRules
         yield from _changes(_WORDS[family], old.get(family, nothing), new.get(family, nothing))
 
 
-def _changes(word: str, old: ServiceRules, new: ServiceRules) -> Iterator[Request]:
+def _changes(word: str, old: ServiceRules, new: ServiceRules) -> Iterator[Group]:
+    # First what nobody goes to yet; last what nobody goes to any more, from the other end.
     for name, seconds in new.sets.items():
         if name not in old.sets:
-            yield nft_sets.add_address_set(word, TABLE, name, seconds)
-    # First the chains, then what goes to them; last, from the other end, what nobody goes to any more.
-    for name in new.chains:
-        if name not in old.chains:
-            yield nftables.add_chain(word, TABLE, name)
+            yield [nft_sets.add_address_set(word, TABLE, name, seconds)]
+    added = [name for name in new.chains if name not in old.chains]
+    for name in added:
+        yield [nftables.add_chain(word, TABLE, name)]
+    for name in added:
+        for rule in new.chains[name]:
+            yield [_add_rule(word, name, rule)]
     for name, rules in new.chains.items():
-        if rules != old.chains.get(name):
-            if name in old.chains:
-                yield nftables.flush_chain(word, TABLE, name)
-            for rule in rules:
-                yield nftables.add_rule(word, TABLE, name, _expressions(rule), str(rule), needs=_NEEDS)
-    for destination, chain in old.verdicts.items():
-        if new.verdicts.get(destination) != chain:
-            yield nft_sets.delete_element(word, TABLE, _MAP, _key(destination))
-    for destination, chain in new.verdicts.items():
-        if old.verdicts.get(destination) != chain:
-            yield nft_sets.add_verdict(word, TABLE, _MAP, _key(destination), chain)
+        if name in old.chains and rules != old.chains[name]:
+            yield [nftables.flush_chain(word, TABLE, name), *(_add_rule(word, name, rule) for rule in rules)]
+    for destination in {**old.verdicts, **new.verdicts}:
+        had, has = old.verdicts.get(destination), new.verdicts.get(destination)
+        if had != has:
+            yield [*_replace_verdict(word, _key(destination), had, has)]
     gone = [name for name in old.chains if name not in new.chains]
     for name in gone:
-        yield nftables.flush_chain(word, TABLE, name)
+        yield [nftables.flush_chain(word, TABLE, name)]
     for name in gone:
-        yield nftables.delete_chain(word, TABLE, name)
+        yield [nftables.delete_chain(word, TABLE, name)]
     for name in old.sets:
         if name not in new.sets:
-            yield nft_sets.delete_set(word, TABLE, name)
+            yield [nft_sets.delete_set(word, TABLE, name)]
+
+
+def _add_rule(word: str, chain: str, rule: Rule) -> Request:
+    return nftables.add_rule(word, TABLE, chain, _expressions(rule), str(rule), needs=_NEEDS)
+
+
+def _replace_verdict(word: str, key: bytes, had: str | None, has: str | None) -> Iterator[Request]:
+    if had is not None:
+        yield nft_sets.delete_element(word, TABLE, _MAP, key)
+    if has is not None:
+        yield nft_sets.add_verdict(word, TABLE, _MAP, key, has)
 
 
 def _key(destination: Destination) -> bytes:
