@@ -69,10 +69,11 @@ def test_every_expression_is_taken_by_the_kernel_and_read_back(version: int) -> 
 
 
 @pytest.mark.fresh_netns
+@pytest.mark.skipif(
+    shutil.which("nft") is None, reason="nft is not installed, which reads the rules back here"
+)
 @pytest.mark.parametrize("version", [4, 6])
 def test_nft_reads_every_expression_as_what_we_say_it_is(version: int) -> None:
-    if shutil.which("nft") is None:
-        pytest.skip("nft is not installed, which reads the rules back here")
     family = "ip" if version == 4 else "ip6"
     with Netlink("pod", NETLINK_NETFILTER) as netlink:
         nftables.commit(netlink, table(family))
