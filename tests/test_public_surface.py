@@ -54,6 +54,8 @@ PUBLIC = {
     "Root",
     "Sandbox",
     "SandboxError",
+    "Service",
+    "ServicePort",
     "SteppingError",
     "UnknownName",
     "UnsupportedByKernel",

@@ -30,9 +30,11 @@ from netwarren.errors import (
 
 if TYPE_CHECKING:
     from netwarren.cluster import Cluster, Node, Pod, Root
+    from netwarren.cluster.service import Service
     from netwarren.runtime.background import Background
     from netwarren.runtime.program import Program
     from netwarren.sandbox import Sandbox
+    from netwarren.topology.services import ServicePort
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,8 @@ __all__ = [
     "Root",
     "Sandbox",
     "SandboxError",
+    "Service",
+    "ServicePort",
     "SteppingError",
     "UnknownName",
     "UnsupportedByKernel",
@@ -71,6 +75,8 @@ _PLACES = {
     "Background": "netwarren.runtime.background",
     "Program": "netwarren.runtime.program",
     "Sandbox": "netwarren.sandbox",
+    "Service": "netwarren.cluster.service",
+    "ServicePort": "netwarren.topology.services",
 }
 
 

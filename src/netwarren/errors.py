@@ -92,14 +92,15 @@ class SandboxError(NetwarrenError):
 
 
 class InvalidName(NetwarrenError):
-    """A pod or node name that Kubernetes would refuse (RFC 1123 label)."""
+    """A name of a pod or node (RFC 1123 label) or service (RFC 1035 label) that Kubernetes would refuse."""
 
     def __init__(self, kind: str, name: str, why: str) -> None:
         self.kind = kind
         self.name = name
+        rfc, first = (1035, "a letter") if kind == "service" else (1123, "a letter or digit")
         super().__init__(
-            f"{kind} name {name!r} {why}; a name is an RFC 1123 label: at most 63 of a-z, 0-9 and '-', "
-            "starting and ending with a letter or digit"
+            f"{kind} name {name!r} {why}; a name is an RFC {rfc} label: at most 63 of a-z, 0-9 and '-', "
+            f"starting with {first} and ending with a letter or digit"
         )
 
 

@@ -10,6 +10,7 @@ from netwarren.errors import KernelError, UnsupportedByKernel
 from netwarren.kernel import nftables
 from netwarren.kernel.link import set_link
 from netwarren.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkFormatError, Request, refusal
+from netwarren.kernel.nft_wire import UnknownWord
 
 _SO_ORIGINAL_DST = 80
 
@@ -29,11 +30,11 @@ def redirecting(port: int, to: int) -> list[Request]:
 
 
 def test_a_word_nftables_does_not_know_is_refused_with_those_it_knows() -> None:
-    with pytest.raises(nftables.UnknownWord, match=r"'ipv4' is no family .* there are: inet, ip, ip6"):
+    with pytest.raises(UnknownWord, match=r"'ipv4' is no family .* there are: inet, ip, ip6"):
         nftables.add_table("ipv4", "pod")
-    with pytest.raises(nftables.UnknownWord, match="no hook"):
+    with pytest.raises(UnknownWord, match="no hook"):
         nftables.add_base_chain("ip", "pod", "out", hook="outside")
-    with pytest.raises(nftables.UnknownWord, match="no policy"):
+    with pytest.raises(UnknownWord, match="no policy"):
         nftables.add_base_chain("ip", "pod", "out", hook="output", policy="maybe")
 
 

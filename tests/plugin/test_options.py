@@ -76,6 +76,7 @@ def test_ini_is_for_every_cluster_and_markers_go_before_it(session: Session) -> 
         "netwarren_nodes = x y z",
         "netwarren_pod_range = 10.64.0.0/16 fd00:64::/48",
         "netwarren_node_range = 192.168.7.0/24 fd00:7::/64",
+        "netwarren_service_range = 192.168.8.0/24 fd00:8::/112",
     )
     session.file(
         "test_it.py",

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
+from netwarren.cluster.serving import Serving
 from netwarren.cluster.wiring import Wiring
 from netwarren.errors import (
     BackgroundError,
@@ -58,13 +59,14 @@ _ADD_ANEW = "add it anew to go on using the name"
 _open: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
 
 
-class Cluster:
+class Cluster(Serving):
     """A network of its own, shaped like a Kubernetes cluster's; closed by `close` or ``with``.
 
     ``name`` is what ``ip netns`` and reports call it. ``nodes`` are the names of the nodes there are;
     each is built when it is first used. ``families`` is ``"ipv4"`` (the default), ``"ipv6"`` or both,
     the preferred one first. Nodes' addresses are taken from ``node_range``; ``pod_range`` is cut into one
-    range for each node's pods, of length ``pod_prefix``; ranges are given as text, one a family.
+    range for each node's pods, of length ``pod_prefix``; services' addresses are taken from
+    ``service_range``; ranges are given as text, one a family.
     ``sandbox`` says how to enter where that has not happened yet.
 
     All methods may be called from any thread. Raises `SandboxError` where the sandbox cannot be entered.
@@ -79,6 +81,7 @@ class Cluster:
         pod_range: NetworksArgument = None,
         pod_prefix: int | None = None,
         node_range: NetworksArgument = None,
+        service_range: NetworksArgument = None,
         sandbox: Sandbox | None = None,
     ) -> None:
         self.families = parse_families(families)
@@ -96,8 +99,11 @@ class Cluster:
         self._wiring = Wiring()
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Pod] = {}
+        self._services = None
         self._published: list[str] = []
         self.name = name
+        if service_range is not None:
+            self._make_services(service_range)
         (sandbox or Sandbox()).enter()
         try:
             self.root = ferry.roam(self._make_root)
@@ -204,6 +210,7 @@ class Cluster:
                 made = self._make(partial(self._wire_pod, spec, on))
                 pod = self._pods[name] = Pod(self, spec, made)
                 self._publish(name, made)
+                self._follow([pod])
             except BaseException:
                 if spec is not None:
                     self._wiring.undo(plan.plan_pod_removal(spec))
@@ -223,7 +230,7 @@ class Cluster:
             self._own(gone, self._pods)
             gone._retire("was removed", _ADD_ANEW)
         try:
-            untold = end_all([gone])  # without the lock: what is to end may be waiting for it
+            untold = self._end([gone])
         finally:
             with self._lock:
                 if not self._closed and self._pods.get(gone.name) is gone:  # else it went with its node
@@ -242,7 +249,7 @@ class Cluster:
             for machine in (gone, *pods):
                 machine._retire("was removed", _ADD_ANEW)
         try:
-            untold = end_all([*pods, gone])
+            untold = self._end([*pods, gone])
         finally:
             with self._lock:
                 if not self._closed:
@@ -254,20 +261,31 @@ class Cluster:
                     self._wiring.undo(plan.plan_node_removal(gone.spec, others))
                     self._forget(gone.name, self._nodes)
                     self._model.remove_node(gone.name)
+                    if self._services is not None:
+                        self._services.forget(gone.name)
                     self._declared = tuple(name for name in self._declared if name != gone.name)
         _raise_untold(untold)
 
     def resolve(self, name: str, family: FamilyArgument | None = None) -> str:
-        """The address of the pod or node ``name``, as text: in ``family``, or in the cluster's first one.
+        """The address of the service, pod or node ``name``, as text: in ``family``, or the cluster's first one.
 
-        Raises `UnknownName`, which lists the names there are.
+        A service goes before a pod of its name, and one in another namespace is ``web.prod``. Of a headless
+        one, it is the address of the first ready endpoint. Raises `UnknownName`, which lists the names there
+        are, and `AddressError`.
         """
         with self._lock:
             self._check_open()
+            if self._services is not None:
+                address = self._services.resolve(name, family)
+                if address is not None:
+                    return str(address)
             if name in self._declared:
                 self.node(name)
             elif name not in self._nodes and name not in self._pods:
-                raise UnknownName("pod or node", name, {*self._pods, *self._nodes, *self._declared})
+                known = {*self._pods, *self._nodes, *self._declared}
+                if self._services is None:
+                    raise UnknownName("pod or node", name, known)
+                raise UnknownName("service, pod or node", name, {*known, *self._services.handles})
             return str(self._model.resolve(name, family=family))
 
     # --- the end ---
@@ -372,6 +390,16 @@ class Cluster:
         self.netns_name = self._publish_root(namespace)
         return Root(self, namespace)
 
+    def _end(self, machines: Sequence[Machine]) -> list[BaseException]:
+        """`end_all` of machines that are retired, after their last new connection through a service."""
+        try:
+            with self._lock:
+                if not self._closed:
+                    self._follow(machines)
+        finally:
+            untold = end_all(machines)  # without the lock: what is to end may be waiting for it
+        return untold
+
     def _add_nodes(self, wanted: Sequence[tuple[str, AddressesArgument, NetworksArgument]]) -> list[Node]:
         others = [node.spec for node in self._nodes.values()]
         specs: list[NodeSpec] = []
@@ -382,8 +410,12 @@ class Cluster:
             for spec, namespace in zip(specs, namespaces, strict=True):
                 self._nodes[spec.name] = Node(self, spec, namespace)
                 self._publish(spec.name, namespace)
+            if self._services is not None:
+                self._services.welcome([self._nodes[spec.name] for spec in specs])
         except BaseException:
             for spec in specs:
+                if self._services is not None:
+                    self._services.forget(spec.name)
                 self._wiring.undo(plan.plan_node_removal(spec, others))
                 self._forget(spec.name, self._nodes)
                 self._model.remove_node(spec.name)
@@ -410,6 +442,8 @@ class Cluster:
         self._wiring.discard(name)
 
     def _abandon(self) -> None:
+        if self._services is not None:
+            self._services.close()
         for published in self._published:
             names.withdraw(published)
         for key in [key for key in self._wiring.namespaces if key != ROOT]:

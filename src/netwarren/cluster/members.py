@@ -91,9 +91,20 @@ class Pod(_Addressed):
         self.ips = tuple(str(interface.ip) for interface in spec.interfaces)
         self.spec = spec
         self._cluster = cluster
+        self._ready = True
 
     def __repr__(self) -> str:
-        return f"<Pod {self.name} {self.ip} on {self.spec.node}{_gone(self)}>"
+        state = _gone(self) or ("" if self._ready else ", not ready")
+        return f"<Pod {self.name} {self.ip} on {self.spec.node}{state}>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether services send new connections here; set it, as a readiness probe would. True at first."""
+        return self._ready
+
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        self._cluster._set_ready(self, bool(ready))
 
     @property
     def namespace(self) -> str:

@@ -22,7 +22,7 @@ MOST_MACHINES = 40
 
 
 def picture(cluster: "Cluster") -> str:
-    """The topology as a tree: root, nodes, pods, each with its addresses."""
+    """The topology as a tree: root, nodes, pods, each with its addresses; then the services."""
     root_ips = " ".join(str(interface) for interface in cluster.bridge_addresses)
     lines = [f"cluster {cluster.name}", f"└─ root  br0 {root_ips}"]
     nodes = list(cluster.built_nodes.values())
@@ -35,7 +35,31 @@ def picture(cluster: "Cluster") -> str:
             stem = " " if last else "│"
             corner = "└" if number == len(pods) - 1 else "├"
             lines.append(f"   {stem}  {corner}─ {pod.name}  eth0 {' '.join(pod.ips)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_services(cluster)])
+
+
+def _services(cluster: "Cluster") -> list[str]:
+    """Each service with the pods behind it; nothing where there are no services."""
+    services = cluster.services
+    if not services:
+        return []
+    from netwarren.topology.service_ports import describe_port
+
+    lines: list[str] = []
+    for name, service in services.items():
+        ports = []
+        for port in service.ports:
+            node_port = f" (node port {port.node_port})" if port.node_port is not None else ""
+            ports.append(describe_port(port) + node_port)
+        lines.append(f"service {name}  {' '.join(service.ips) or 'headless'}  {', '.join(ports)}".rstrip())
+        endpoints = service.endpoints
+        if not endpoints:
+            lines.append("   no endpoints: it selects no pod")
+        for endpoint in endpoints:
+            addresses = " ".join(map(str, endpoint.addresses))
+            state = "ready" if endpoint.ready else "not ready"
+            lines.append(f"   {endpoint.pod}  {addresses}  on {endpoint.node}, {state}")
+    return lines
 
 
 def report(cluster: "Cluster") -> str:

@@ -221,6 +221,16 @@ _NEEDS: dict[str, tuple[str, frozenset[int]]] = {
     ),
     "socket destruction": ("CONFIG_INET_DIAG_DESTROY=y", _ABSENT_DESTROY),
     "nftables": ("`modprobe nf_tables`, or CONFIG_NF_TABLES=y", _ABSENT_NFTABLES),
+    # Asked for in a table that is there: what is not, is the kind of chain or expression.
+    "NAT in nftables": (
+        "`modprobe nft_chain_nat nft_masq nft_reject_ipv4 nft_reject_ipv6 nft_numgen`, or CONFIG_NFT_NAT=y, "
+        "CONFIG_NFT_MASQ=y, CONFIG_NFT_REJECT=y and CONFIG_NFT_NUMGEN=y",
+        _ABSENT,
+    ),
+    "connection tracking": (
+        "`modprobe nf_conntrack_netlink`, or CONFIG_NF_CT_NETLINK=y",
+        _ABSENT_NFTABLES,
+    ),
 }
 
 # A protocol by name, and what the kernel lacks where no socket of it can be opened.

@@ -1,31 +1,40 @@
 """nftables over nfnetlink: tables, base chains and rules; what ``nft`` does, without ``nft``.
 
-Rules: verbs make a `Request` and change nothing; `commit` carries them out all or none; nftables'
-numbers are big-endian on the wire, and only here; an expression is bytes that `add_rule` takes.
-Does not belong here: which packets are redirected where; sets and maps, until somebody needs them.
+Rules: verbs make a `Request` and change nothing; `commit` carries them out all or none; an expression is
+bytes that `add_rule` takes: those of `nft_expressions`, and a few here.
+Does not belong here: which packets are redirected where; sets and maps (see `nft_sets`).
 """
 
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from netwarren.errors import NetwarrenError
 from netwarren.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     Netlink,
-    NetlinkFormatError,
     Request,
-    attribute,
     nest,
     pack_header,
     parse_attributes,
     text,
-    unpack_header,
+)
+from netwarren.kernel.nft_wire import (
+    NFGENMSG,
+    NFNL_SUBSYS_NFTABLES,
+    NFTA_EXPR_NAME,
+    be32,
+    be_number,
+    data,
+    expression,
+    family_word,
+    list_elements,
+    port_bytes,
+    request,
+    string,
+    value_of,
 )
 
 # linux/netfilter/nfnetlink.h
-_NFNL_SUBSYS_NFTABLES = 10
 _NFNL_MSG_BATCH_BEGIN = 0x10
 _NFNL_MSG_BATCH_END = 0x11
 
@@ -37,11 +46,12 @@ _NFT_MSG_GETTABLE = 1
 _NFT_MSG_DELTABLE = 2
 _NFT_MSG_NEWCHAIN = 3
 _NFT_MSG_GETCHAIN = 4
+_NFT_MSG_DELCHAIN = 5
 _NFT_MSG_NEWRULE = 6
 _NFT_MSG_GETRULE = 7
+_NFT_MSG_DELRULE = 8
 
 # linux/netfilter/nf_tables.h, attributes
-_NFTA_LIST_ELEM = 1
 _NFTA_TABLE_NAME = 1
 _NFTA_CHAIN_TABLE = 1
 _NFTA_CHAIN_NAME = 3
@@ -54,9 +64,6 @@ _NFTA_RULE_TABLE = 1
 _NFTA_RULE_CHAIN = 2
 _NFTA_RULE_HANDLE = 3
 _NFTA_RULE_EXPRESSIONS = 4
-_NFTA_EXPR_NAME = 1
-_NFTA_EXPR_DATA = 2
-_NFTA_DATA_VALUE = 1
 _NFTA_META_DREG = 1
 _NFTA_META_KEY = 2
 _NFTA_CMP_SREG = 1
@@ -78,10 +85,6 @@ _NFT_PAYLOAD_TRANSPORT_HEADER = 2
 
 _IPPROTO_TCP = 6  # linux/in.h
 
-FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
-"""NFPROTO_* of linux/netfilter.h, by the words of nft(8)."""
-_FAMILY_NAMES = {value: name for name, value in FAMILIES.items()}
-
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 """NF_INET_* of linux/netfilter.h, by the words of nft(8)."""
 _HOOK_NAMES = {value: name for name, value in HOOKS.items()}
@@ -89,57 +92,9 @@ _HOOK_NAMES = {value: name for name, value in HOOKS.items()}
 _VERDICTS = {"drop": 0, "accept": 1}  # NF_DROP, NF_ACCEPT of linux/netfilter.h
 _VERDICT_NAMES = {value: name for name, value in _VERDICTS.items()}
 
-_NFGENMSG = struct.Struct(">BBH")  # struct nfgenmsg: family, version, resource
-_U32 = struct.Struct(">I")
-_I32 = struct.Struct(">i")
-
-
-class UnknownWord(NetwarrenError, ValueError):
-    """A family, hook or policy that nftables has not."""
-
-    def __init__(self, kind: str, word: str, known: Sequence[str]) -> None:
-        self.word = word
-        super().__init__(f"{word!r} is no {kind} of nftables; there are: {', '.join(known)}")
-
-
-# --- the wire -------------------------------------------------------------------------------------
-
-
-def _value(words: dict[str, int], kind: str, word: str) -> int:
-    try:
-        return words[word]
-    except KeyError:
-        raise UnknownWord(kind, word, list(words)) from None
-
-
-def _be32(type: int, value: int) -> bytes:
-    try:
-        return attribute(type, (_I32 if value < 0 else _U32).pack(value))
-    except struct.error:
-        raise NetlinkFormatError(f"{value!r} does not fit attribute {type}, 32 bits wide") from None
-
-
-def _be16(value: int) -> bytes:
-    try:
-        return value.to_bytes(2, "big")
-    except OverflowError:
-        raise NetlinkFormatError(f"{value!r} is no port") from None
-
-
-def _string(type: int, value: str) -> bytes:
-    return attribute(type, value.encode() + b"\0")
-
-
-def _request(
-    message: int, flags: int, family: str, doing: str, *attributes: bytes, needs: str = "nftables"
-) -> Request:
-    header = pack_header(_NFGENMSG, _value(FAMILIES, "family", family), 0, 0)
-    body = header + b"".join(attributes)
-    return Request(_NFNL_SUBSYS_NFTABLES << 8 | message, flags, body, doing, needs)
-
 
 def _frame(type: int, doing: str) -> Request:
-    return Request(type, 0, pack_header(_NFGENMSG, 0, 0, _NFNL_SUBSYS_NFTABLES), doing, "nftables")
+    return Request(type, 0, pack_header(NFGENMSG, 0, 0, NFNL_SUBSYS_NFTABLES), doing, "nftables")
 
 
 _BEGIN = _frame(_NFNL_MSG_BATCH_BEGIN, "change the nftables rules")
@@ -159,15 +114,15 @@ def commit(netlink: Netlink, requests: Sequence[Request]) -> None:
 
 def add_table(family: str, name: str) -> Request:
     """A table; one that is there already stays. ``nft add table FAMILY NAME``."""
-    return _request(
-        _NFT_MSG_NEWTABLE, NLM_F_CREATE, family, f"add table {family} {name}", _string(_NFTA_TABLE_NAME, name)
+    return request(
+        _NFT_MSG_NEWTABLE, NLM_F_CREATE, family, f"add table {family} {name}", string(_NFTA_TABLE_NAME, name)
     )
 
 
 def delete_table(family: str, name: str) -> Request:
     """A table with all that is in it; ENOENT where there is none. ``nft delete table FAMILY NAME``."""
-    return _request(
-        _NFT_MSG_DELTABLE, 0, family, f"delete table {family} {name}", _string(_NFTA_TABLE_NAME, name)
+    return request(
+        _NFT_MSG_DELTABLE, 0, family, f"delete table {family} {name}", string(_NFTA_TABLE_NAME, name)
     )
 
 
@@ -180,85 +135,124 @@ def add_base_chain(
     hook: str,
     priority: int = 0,
     policy: str = "accept",
+    needs: str = "nftables",
 ) -> Request:
     """A chain that packets come through at ``hook``.
 
     ``nft create chain FAMILY TABLE NAME { type TYPE hook HOOK priority PRIORITY; policy POLICY; }``
     """
-    return _request(
+    return request(
         _NFT_MSG_NEWCHAIN,
         NLM_F_CREATE | NLM_F_EXCL,
         family,
         f"add chain {family} {table} {name}, type {type} hook {hook}",
-        _string(_NFTA_CHAIN_TABLE, table),
-        _string(_NFTA_CHAIN_NAME, name),
+        string(_NFTA_CHAIN_TABLE, table),
+        string(_NFTA_CHAIN_NAME, name),
         nest(
             _NFTA_CHAIN_HOOK,
-            _be32(_NFTA_HOOK_HOOKNUM, _value(HOOKS, "hook", hook)),
-            _be32(_NFTA_HOOK_PRIORITY, priority),
+            be32(_NFTA_HOOK_HOOKNUM, value_of(HOOKS, "hook", hook)),
+            be32(_NFTA_HOOK_PRIORITY, priority),
         ),
-        _be32(_NFTA_CHAIN_POLICY, _value(_VERDICTS, "policy", policy)),
-        _string(_NFTA_CHAIN_TYPE, type),
+        be32(_NFTA_CHAIN_POLICY, value_of(_VERDICTS, "policy", policy)),
+        string(_NFTA_CHAIN_TYPE, type),
+        needs=needs,
     )
 
 
-def add_rule(family: str, table: str, chain: str, expressions: Sequence[bytes], words: str = "") -> Request:
+def add_chain(family: str, table: str, name: str) -> Request:
+    """A chain that others jump or go to. ``nft create chain FAMILY TABLE NAME``."""
+    return request(
+        _NFT_MSG_NEWCHAIN,
+        NLM_F_CREATE | NLM_F_EXCL,
+        family,
+        f"add chain {family} {table} {name}",
+        string(_NFTA_CHAIN_TABLE, table),
+        string(_NFTA_CHAIN_NAME, name),
+    )
+
+
+def flush_chain(family: str, table: str, name: str) -> Request:
+    """All rules of a chain away. ``nft flush chain FAMILY TABLE NAME``."""
+    return request(
+        _NFT_MSG_DELRULE,
+        0,
+        family,
+        f"flush chain {family} {table} {name}",
+        string(_NFTA_RULE_TABLE, table),
+        string(_NFTA_RULE_CHAIN, name),
+    )
+
+
+def delete_chain(family: str, table: str, name: str) -> Request:
+    """A chain that is empty and that nothing goes to. ``nft delete chain FAMILY TABLE NAME``."""
+    return request(
+        _NFT_MSG_DELCHAIN,
+        0,
+        family,
+        f"delete chain {family} {table} {name}",
+        string(_NFTA_CHAIN_TABLE, table),
+        string(_NFTA_CHAIN_NAME, name),
+    )
+
+
+def add_rule(
+    family: str,
+    table: str,
+    chain: str,
+    expressions: Sequence[bytes],
+    words: str = "",
+    *,
+    needs: str = "nftables",
+) -> Request:
     """A rule at the end of a chain; ``words`` say it in errors. ``nft add rule FAMILY TABLE CHAIN WORDS``."""
-    return _request(
+    return request(
         _NFT_MSG_NEWRULE,
         NLM_F_CREATE | _NLM_F_APPEND,
         family,
         f"add rule {family} {table} {chain} {words}".rstrip(),
-        _string(_NFTA_RULE_TABLE, table),
-        _string(_NFTA_RULE_CHAIN, chain),
+        string(_NFTA_RULE_TABLE, table),
+        string(_NFTA_RULE_CHAIN, chain),
         nest(_NFTA_RULE_EXPRESSIONS, *expressions),
+        needs=needs,
     )
 
 
 # --- expressions ----------------------------------------------------------------------------------
 
 
-def _expression(name: str, *attributes: bytes) -> bytes:
-    return nest(_NFTA_LIST_ELEM, _string(_NFTA_EXPR_NAME, name), nest(_NFTA_EXPR_DATA, *attributes))
-
-
-def _data(type: int, value: bytes) -> bytes:
-    return nest(type, attribute(_NFTA_DATA_VALUE, value))
-
-
 def _equals(value: bytes) -> bytes:
-    return _expression(
+    return expression(
         "cmp",
-        _be32(_NFTA_CMP_SREG, _NFT_REG_1),
-        _be32(_NFTA_CMP_OP, _NFT_CMP_EQ),
-        _data(_NFTA_CMP_DATA, value),
+        be32(_NFTA_CMP_SREG, _NFT_REG_1),
+        be32(_NFTA_CMP_OP, _NFT_CMP_EQ),
+        data(_NFTA_CMP_DATA, value),
     )
 
 
 def match_tcp() -> list[bytes]:
     """``meta l4proto tcp``."""
-    load = _expression("meta", _be32(_NFTA_META_DREG, _NFT_REG_1), _be32(_NFTA_META_KEY, _NFT_META_L4PROTO))
+    load = expression("meta", be32(_NFTA_META_DREG, _NFT_REG_1), be32(_NFTA_META_KEY, _NFT_META_L4PROTO))
     return [load, _equals(bytes([_IPPROTO_TCP]))]
 
 
 def match_destination_port(port: int) -> list[bytes]:
     """``th dport PORT``, after a match of the protocol: TCP and UDP have it in the same place."""
-    load = _expression(
+    load = expression(
         "payload",
-        _be32(_NFTA_PAYLOAD_DREG, _NFT_REG_1),
-        _be32(_NFTA_PAYLOAD_BASE, _NFT_PAYLOAD_TRANSPORT_HEADER),
-        _be32(_NFTA_PAYLOAD_OFFSET, 2),
-        _be32(_NFTA_PAYLOAD_LEN, 2),
+        be32(_NFTA_PAYLOAD_DREG, _NFT_REG_1),
+        be32(_NFTA_PAYLOAD_BASE, _NFT_PAYLOAD_TRANSPORT_HEADER),
+        be32(_NFTA_PAYLOAD_OFFSET, 2),
+        be32(_NFTA_PAYLOAD_LEN, 2),
     )
-    return [load, _equals(_be16(port))]
+    return [load, _equals(port_bytes(port))]
 
 
 def redirect(port: int) -> list[bytes]:
     """``redirect to :PORT``, in a chain of type nat at prerouting or output."""
-    load = _expression(
-        "immediate", _be32(_NFTA_IMMEDIATE_DREG, _NFT_REG_1), _data(_NFTA_IMMEDIATE_DATA, _be16(port))
+    load = expression(
+        "immediate", be32(_NFTA_IMMEDIATE_DREG, _NFT_REG_1), data(_NFTA_IMMEDIATE_DATA, port_bytes(port))
     )
-    return [load, _expression("redir", _be32(_NFTA_REDIR_REG_PROTO_MIN, _NFT_REG_1))]
+    return [load, expression("redir", be32(_NFTA_REDIR_REG_PROTO_MIN, _NFT_REG_1))]
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -294,42 +288,20 @@ class Rule(NamedTuple):
     """Their names: ``("meta", "cmp", "immediate", "redir")``."""
 
 
-def _family(body: bytes) -> str:
-    family: int = unpack_header(_NFGENMSG, body)[0]
-    return _FAMILY_NAMES.get(family) or str(family)
-
-
-def _number(attributes: dict[int, bytes], type: int) -> int:
-    return int.from_bytes(attributes.get(type, b""), "big")
-
-
-def _elements(data: bytes) -> list[bytes]:
-    """The elements of a list, which `parse_attributes` would take for one another."""
-    found, offset = [], 0
-    while offset < len(data):
-        if len(data) - offset < 4:
-            raise NetlinkFormatError(f"{len(data) - offset} stray bytes after the last element")
-        length = struct.unpack_from("=H", data, offset)[0]
-        element = parse_attributes(data[offset : offset + length])
-        found += [element.get(_NFTA_LIST_ELEM, b"")]
-        offset += max(4, (length + 3) & ~3)
-    return found
-
-
 def parse_table(body: bytes) -> Table:
     """A `Table` from the body of an NFT_MSG_NEWTABLE."""
-    family = _family(body)
-    return Table(family, text(parse_attributes(body, _NFGENMSG.size), _NFTA_TABLE_NAME))
+    family = family_word(body)
+    return Table(family, text(parse_attributes(body, NFGENMSG.size), _NFTA_TABLE_NAME))
 
 
 def parse_chain(body: bytes) -> Chain:
     """A `Chain` from the body of an NFT_MSG_NEWCHAIN."""
-    family = _family(body)
-    found = parse_attributes(body, _NFGENMSG.size)
+    family = family_word(body)
+    found = parse_attributes(body, NFGENMSG.size)
     hook = parse_attributes(found.get(_NFTA_CHAIN_HOOK, b""))
     base = bool(hook)
-    number = _number(hook, _NFTA_HOOK_HOOKNUM)
-    policy = _number(found, _NFTA_CHAIN_POLICY)
+    number = be_number(hook, _NFTA_HOOK_HOOKNUM)
+    policy = be_number(found, _NFTA_CHAIN_POLICY)
     return Chain(
         family=family,
         table=text(found, _NFTA_CHAIN_TABLE),
@@ -343,25 +315,23 @@ def parse_chain(body: bytes) -> Chain:
 
 def parse_rule(body: bytes) -> Rule:
     """A `Rule` from the body of an NFT_MSG_NEWRULE."""
-    family = _family(body)
-    found = parse_attributes(body, _NFGENMSG.size)
-    expressions = _elements(found.get(_NFTA_RULE_EXPRESSIONS, b""))
+    family = family_word(body)
+    found = parse_attributes(body, NFGENMSG.size)
+    expressions = list_elements(found.get(_NFTA_RULE_EXPRESSIONS, b""))
     return Rule(
         family=family,
         table=text(found, _NFTA_RULE_TABLE),
         chain=text(found, _NFTA_RULE_CHAIN),
-        handle=_number(found, _NFTA_RULE_HANDLE),
-        expressions=tuple(text(parse_attributes(each), _NFTA_EXPR_NAME) for each in expressions),
+        handle=be_number(found, _NFTA_RULE_HANDLE),
+        expressions=tuple(text(parse_attributes(each), NFTA_EXPR_NAME) for each in expressions),
     )
 
 
 # Asked for by family 0, the kernel answers with those of every family.
 def _dump(netlink: Netlink, message: int, what: str) -> list[bytes]:
-    header = pack_header(_NFGENMSG, 0, 0, 0)
-    request = Request(
-        _NFNL_SUBSYS_NFTABLES << 8 | message, 0, header, f"list the nftables {what}", "nftables"
-    )
-    return netlink.dump(request)
+    header = pack_header(NFGENMSG, 0, 0, 0)
+    doing = f"list the nftables {what}"
+    return netlink.dump(Request(NFNL_SUBSYS_NFTABLES << 8 | message, 0, header, doing, "nftables"))
 
 
 def tables(netlink: Netlink) -> list[Table]:

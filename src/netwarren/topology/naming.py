@@ -1,6 +1,7 @@
-"""Names of pods and nodes: what a name may be, and which of two equal ones has to go.
+"""Names of pods, nodes and services: what a name may be, and which of two equal ones has to go.
 
-Rules: a name is an RFC 1123 label, as in Kubernetes, and nothing a resolver reads as something else.
+Rules: a name is an RFC 1123 label, a service's an RFC 1035 label, as in Kubernetes, and nothing a resolver
+reads as something else.
 Does not belong here: names of links (see `links`), or who has a name already (see `model`).
 """
 
@@ -29,6 +30,16 @@ def check_name(kind: str, name: str) -> str:
     why = _objection(name)
     if why:
         raise InvalidName(kind, name, why)
+    return name
+
+
+def check_service_name(name: str) -> str:
+    """``name`` itself if a service may be called so: an RFC 1035 label; raises `InvalidName`."""
+    why = _objection(name)
+    if not why and not name[0].isalpha():
+        why = "starts with a digit"
+    if why:
+        raise InvalidName("service", name, why)
     return name
 
 

@@ -1,4 +1,4 @@
-"""Pools: who has which address of a network, and which node has which part of the pod range.
+"""Pools: who has which address of a network, which part of the pod range, and which node port.
 
 Rules: lowest free first, O(log n), nothing is listed in advance (a /64 costs as much as a /24); a
 refusal changes nothing; giving back what nobody has does nothing. Exemplar: CNI host-local `allocator/`.
@@ -139,6 +139,41 @@ class AddressPool:
             f"ask for one from {address_at(self.network, first)} to {address_at(self.network, last)}, "
             "or for none at all"
         )
+
+
+class NodePortPool:
+    """The node ports of one protocol: 30000 to 32767, as Kubernetes has them."""
+
+    first, last = 30000, 32767
+
+    def __init__(self, protocol: str) -> None:
+        self._protocol = protocol
+        self._numbers = _Numbers(self.first, self.last)
+
+    def __repr__(self) -> str:
+        return f"<NodePortPool {self._protocol}: {len(self._numbers.owners)} taken>"
+
+    def take(self, wanted: int | None = None, *, owner: str) -> int:
+        """The lowest free port, or ``wanted``; raises `AddressError` or a subclass of it."""
+        what = f"{self._protocol} node port"
+        if wanted is None:
+            number = self._numbers.take_lowest(owner)
+            if number is None:
+                range_ = f"{self.first}-{self.last}"
+                raise RangeExhausted(what, range_, len(self._numbers.owners), "remove a service with some")
+            return number
+        if not self.first <= wanted <= self.last:
+            raise AddressError(
+                f"{what} {wanted} is none; ask for one from {self.first} to {self.last}, or for none at all"
+            )
+        if wanted in self._numbers.owners:
+            raise AddressTaken(what, wanted, self._numbers.owners[wanted])
+        self._numbers.owners[wanted] = owner
+        return wanted
+
+    def give_back(self, port: int) -> None:
+        """Undo `take`."""
+        self._numbers.give_back(port)
 
 
 class RangePool:

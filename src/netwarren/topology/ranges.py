@@ -64,8 +64,8 @@ class Ranges:
                 f"the pod range {self.pods} and the node range {self.nodes} are of two families; "
                 "give each family a pod range and a node range of its own"
             )
-        _check_use("pod range", self.pods, DEFAULT_PODS[self.family])
-        _check_use("node range", self.nodes, DEFAULT_NODES[self.family])
+        check_use("pod range", self.pods, DEFAULT_PODS[self.family])
+        check_use("node range", self.nodes, DEFAULT_NODES[self.family])
         _check_prefix(self.pods, self.prefix)
         longest = LONGEST_PREFIX[self.family]
         if self.nodes.prefixlen > longest:
@@ -94,7 +94,8 @@ class Ranges:
         return interface_of(gateway_of(self.nodes), self.nodes.prefixlen)
 
 
-def _check_use(what: str, network: Network, example: str) -> None:
+def check_use(what: str, network: Network, example: str) -> None:
+    """Refuse a network that holds addresses nobody in a cluster can have; raises `AddressError`."""
     for forbidden, kind in _FORBIDDEN:
         if network.version == forbidden.version and network.overlaps(forbidden):
             raise AddressError(
