@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from netwarren.cluster import Cluster, Node, Pod, Root
     from netwarren.runtime.background import Background
     from netwarren.runtime.program import Program
+    from netwarren.runtime.published import Published
     from netwarren.sandbox import Sandbox
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "Pod",
     "Program",
     "ProgramError",
+    "Published",
     "RangeExhausted",
     "Root",
     "Sandbox",
@@ -70,6 +72,7 @@ _PLACES = {
     "Root": "netwarren.cluster",
     "Background": "netwarren.runtime.background",
     "Program": "netwarren.runtime.program",
+    "Published": "netwarren.runtime.published",
     "Sandbox": "netwarren.sandbox",
 }
 

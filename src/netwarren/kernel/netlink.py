@@ -221,6 +221,10 @@ _NEEDS: dict[str, tuple[str, frozenset[int]]] = {
     ),
     "socket destruction": ("CONFIG_INET_DIAG_DESTROY=y", _ABSENT_DESTROY),
     "nftables": ("`modprobe nf_tables`, or CONFIG_NF_TABLES=y", _ABSENT_NFTABLES),
+    "transparent proxying": (
+        "`modprobe nft_tproxy`, or CONFIG_NFT_TPROXY=y",
+        _ABSENT_NFTABLES | {errno.ENOENT},
+    ),
 }
 
 # A protocol by name, and what the kernel lacks where no socket of it can be opened.
