@@ -62,7 +62,8 @@ def stay() -> None:
     global _parked
     if _parked is None:
         with _start:
-            _parked = _parked or (_Parked() if netns.inode_of() == HOST else None)
+            if _parked is None:
+                _parked = _Parked() if netns.inode_of() == HOST else None
 
 
 def loop() -> "asyncio.AbstractEventLoop":
