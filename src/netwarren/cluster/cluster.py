@@ -300,10 +300,10 @@ class Cluster:
             for machine in machines:
                 machine._retire("is in a closed cluster", "make another cluster")
         try:
-            if self._outlet is not None:
-                self._outlet.close()
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         finally:
+            if self._outlet is not None:
+                self._outlet.close()
             with self._lock:
                 self._give_back_root()
                 self._abandon()

@@ -316,8 +316,6 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
     programs: list[Program] = []
     loops: list[tuple[Any, Machine]] = []
     for machine in machines:
-        for published in machine.published:
-            published.close()
         mine, loop = machine._give_up_threads()
         backgrounds += mine
         programs += machine.programs
@@ -328,6 +326,9 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
             loops.append((loop, machine))
         if any(background.state == "running" for background in mine):
             _wake(machine)
+    for machine in machines:  # when what is cut off by it has been told that this is the end
+        for published in machine.published:
+            published.close()
     untold = [failure for background in backgrounds if (failure := background._end()) is not None]
     for loop, machine in loops:
         failure = loop.end(functools.partial(_wake, machine))

@@ -142,6 +142,7 @@ def _learn() -> bool:
         here.no_return = inode
         present.close()
         return False
+    host.stay()
     here.base = present
     return True
 
