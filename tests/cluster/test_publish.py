@@ -113,9 +113,12 @@ def test_bytes_go_both_ways_and_ends_one_by_one(pod: Pod) -> None:
     published = pod.publish(pod.start(echoes).value)
     data = os.urandom(1 << 20)
     with connect("127.0.0.1", published.port) as connection:
-        sender = threading.Thread(
-            target=lambda: (connection.sendall(data), connection.shutdown(socket.SHUT_WR))
-        )
+
+        def send() -> None:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
         sender.start()
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         sender.join()

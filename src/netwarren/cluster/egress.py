@@ -18,8 +18,8 @@ from netwarren.errors import KernelError
 from netwarren.kernel import nftables, route, rule, sysctl, tproxy
 from netwarren.kernel.netlink import NETLINK_NETFILTER, Netlink, Request
 from netwarren.runtime import ferry, host
-from netwarren.runtime.flows import Endpoint, Flows
-from netwarren.runtime.forwarder import BACKLOG, Forwarder, connect, here
+from netwarren.runtime.flows import Flows
+from netwarren.runtime.forwarder import BACKLOG, Endpoint, Forwarder, here
 from netwarren.runtime.machine import Machine
 from netwarren.topology.addresses import Address, Family, Network, default_network, family_of
 from netwarren.topology.egress import Egress, Name
@@ -163,10 +163,10 @@ class Outlet:
     async def _connect(self, connection: socket.socket) -> socket.socket:
         address, port = connection.getsockname()[:2]
         way = self.egress.way(ip_address(address), port)
-        if way is None:
+        if way is None or self._forwarder is None:
             raise ConnectionRefusedError()
         try:
-            made = await connect([(str(each), way.port) for each in way.addresses], here)
+            made = await self._forwarder.connect([(str(each), way.port) for each in way.addresses], here)
         except BaseException:
             self.refused[way.opening.text] += 1
             raise

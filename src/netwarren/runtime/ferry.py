@@ -106,9 +106,8 @@ async def call_async(function: Callable[[], T]) -> T:
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(result: Any, failure: BaseException | None) -> None:
-        if future.done():
-            if hasattr(result, "close"):
-                result.close()
+        if future.cancelled():
+            _let_go(result)
         elif failure is not None:
             future.set_exception(failure)
         else:
@@ -124,7 +123,17 @@ async def call_async(function: Callable[[], T]) -> T:
 
     _ensure()
     _jobs.put(_Job(job))
-    return await future
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            _let_go(future.result())  # it had come, and nobody looked any more
+        raise
+
+
+def _let_go(result: Any) -> None:
+    if hasattr(result, "close"):
+        result.close()
 
 
 def roam(function: Callable[[], T]) -> T:

@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 from netwarren.kernel import descriptors
 from netwarren.kernel.tproxy import ANCILLARY_BYTES, original_destination
+from netwarren.runtime.forwarder import Endpoint
 
-Endpoint: TypeAlias = tuple[str, int]
 Reach: TypeAlias = Callable[[Endpoint], Endpoint | None]
 """Where on the host a flow to a destination goes on; None where it goes nowhere."""
 Answerer: TypeAlias = Callable[[Endpoint, Endpoint], Awaitable[socket.socket]]
@@ -30,14 +30,25 @@ _LARGEST = 65535
 
 
 class Flows:
-    """The flows from some listening sockets, until `close`."""
+    """The flows from some listening sockets, until `close`.
+
+    ``outer`` makes the sockets on the host; ``most`` flows are open at once, each until it was idle for
+    ``idle`` seconds.
+    """
 
     def __init__(
-        self, reach: Reach, answerer: Answerer, *, most: int = MOST_FLOWS, idle: float = IDLE_SECONDS
+        self,
+        reach: Reach,
+        answerer: Answerer,
+        *,
+        outer: Callable[[int, int], socket.socket] = socket.socket,
+        most: int = MOST_FLOWS,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self.sockets: set[socket.socket] = set()
         self._reach = reach
         self._answerer = answerer
+        self._outer = outer
         self._most = most
         self._idle = idle
         self._loop = asyncio.get_running_loop()
@@ -104,7 +115,7 @@ class Flows:
             self.sockets.add(inner)
             flow.inner = inner
             family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-            outer = descriptors.opened(lambda: socket.socket(family, socket.SOCK_DGRAM))
+            outer = descriptors.opened(lambda: self._outer(family, socket.SOCK_DGRAM))
             self.sockets.add(outer)
             flow.outer = outer
             descriptors.leave_room(outer.fileno())

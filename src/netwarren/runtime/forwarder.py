@@ -11,19 +11,23 @@ import os
 import socket
 import struct
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
 
 from netwarren.kernel import descriptors
 
 Opener: TypeAlias = Callable[[socket.socket], Awaitable[socket.socket]]
 """Connects on for an accepted socket, or raises OSError."""
+Endpoint: TypeAlias = tuple[str, int]
+"""An address and a port."""
 Maker: TypeAlias = Callable[[int], Awaitable[socket.socket]]
 """Makes a socket of an address family, in the network that it is to connect in."""
 
 BACKLOG = 1024
 _CHUNK = 1 << 16  # below what malloc takes from the kernel anew each time
 _TURN = 16  # chunks, before others get a turn: a loop's `sock_recv` returns at once while there is more
+_BATCH = 64  # connections at a time
+_PAUSE = 0.05  # seconds, where no more can be accepted for now
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time at all
 
 _forwarders: "weakref.WeakSet[Forwarder]" = weakref.WeakSet()
@@ -34,16 +38,23 @@ class Forwarder:
 
     def __init__(self) -> None:
         self.sockets: set[socket.socket] = set()
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         _forwarders.add(self)
 
     def listen(self, listener: socket.socket, opener: Opener) -> None:
         """From now on, connect on who connects to ``listener``, which is closed with this."""
+        listener.setblocking(False)
         self.sockets.add(listener)
-        self._begin(self._accept(listener, opener))
+        self._listeners.append(listener)
+        self._loop.add_reader(listener, self._accept, listener, opener)
 
     async def close(self) -> None:
         """Close every socket, the listening ones first; connections are reset. Again is fine."""
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+        self._listeners.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -53,28 +64,51 @@ class Forwarder:
             each.close()
         self.sockets.clear()
 
-    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, listener: socket.socket, opener: Opener) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    async def connect(self, candidates: Iterable[Endpoint], make: Maker) -> socket.socket:
+        """For an `Opener`: a connection to the first of ``candidates`` that takes it, or its last OSError."""
+        failure: OSError = ConnectionRefusedError()
+        for address in candidates:
+            made = None
             try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError:
-                await asyncio.sleep(0.05)  # out of descriptors or memory: some may be given back
-                continue
+                made = await make(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+                self.sockets.add(made)
+                made.setblocking(False)
+                await self._loop.sock_connect(made, address)
+                return made
+            except BaseException as error:
+                if made is not None:
+                    self.sockets.discard(made)
+                    made.close()
+                if not isinstance(error, OSError):
+                    raise
+                failure = error
+        raise failure
+
+    def _accept(self, listener: socket.socket, opener: Opener) -> None:
+        for _ in range(_BATCH):
+            try:
+                connection, _address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # out of descriptors or memory: some may be given back
+                self._loop.remove_reader(listener)
+                self._loop.call_later(_PAUSE, self._resume, listener, opener)
+                return
+            connection.setblocking(False)
             self.sockets.add(connection)
             descriptors.leave_room(connection.fileno())
-            self._begin(self._serve(connection, opener))
+            task = self._loop.create_task(self._serve(connection, opener))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _resume(self, listener: socket.socket, opener: Opener) -> None:
+        if listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener, opener)
 
     async def _serve(self, connection: socket.socket, opener: Opener) -> None:
         other = None
         try:
             other = await opener(connection)
-            self.sockets.add(other)
             await relay(connection, other)
         except BaseException as failure:
             for each in (connection, other):
@@ -112,28 +146,6 @@ async def _carry(source: socket.socket, sink: socket.socket) -> None:
             await asyncio.sleep(0)
     with contextlib.suppress(OSError):  # gone altogether: the other direction hears of it
         sink.shutdown(socket.SHUT_WR)
-
-
-async def connect(candidates: Iterable[tuple[str, int]], make: Maker) -> socket.socket:
-    """A connection to the first of ``candidates`` (address, port) that takes it; raises the last OSError."""
-    loop = asyncio.get_running_loop()
-    failure: OSError = ConnectionRefusedError()
-    for address, port in candidates:
-        made = None
-        try:
-            made = await make(socket.AF_INET6 if ":" in address else socket.AF_INET)
-            made.setblocking(False)
-            await loop.sock_connect(made, (address, port))
-            return made
-        except OSError as error:
-            failure = error
-            if made is not None:
-                made.close()
-        except BaseException:
-            if made is not None:
-                made.close()
-            raise
-    raise failure
 
 
 async def here(family: int) -> socket.socket:

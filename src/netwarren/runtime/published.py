@@ -123,13 +123,15 @@ class Published:
             return AddressError(f"{self.address} is not an address of the host; 127.0.0.1 is one")
         return AddressError(f"{at} on the host cannot be listened on: {error.strerror}")
 
-    async def _connect(self, _connection: socket.socket) -> socket.socket:
-        from netwarren.runtime.forwarder import connect
+    async def _inside(self, family: int) -> socket.socket:
+        return await ferry.call_async(lambda: self._make(family))
 
+    async def _connect(self, _connection: socket.socket) -> socket.socket:
+        forwarder = self._forwarder
+        if forwarder is None:
+            raise ConnectionRefusedError()
         try:
-            made = await connect(
-                self._candidates, lambda family: ferry.call_async(lambda: self._make(family))
-            )
+            made = await forwarder.connect(self._candidates, self._inside)
         except BaseException:
             self.refused += 1
             raise
