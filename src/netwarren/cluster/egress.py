@@ -78,7 +78,8 @@ class Outlet:
         named = self.egress.ports_of(name)
         if named is None:
             return None
-        addresses = host.call(partial(_resolve, name))
+        # Without the final dot, by which the C library would not find it in the host's /etc/hosts.
+        addresses = host.call(partial(_resolve, name.removesuffix(".")))
         self.open(named, addresses)
         return self.egress.answers(addresses)
 
