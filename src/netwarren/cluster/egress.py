@@ -76,7 +76,7 @@ class Outlet:
         is told as the root's bridge. For the name server of the cluster; waits for the host's resolver.
         """
         named = self.egress.ports_of(name)
-        if named is None:
+        if named is None or self._forwarder is None:
             return None
         # Without the final dot, by which the C library would not find it in the host's /etc/hosts.
         addresses = host.call(partial(_resolve, name.removesuffix(".")))
@@ -86,12 +86,15 @@ class Outlet:
     def open(self, named: Iterable[Name], addresses: Iterable[Address]) -> None:
         """Open ``addresses``, which a name that egress names turned out to have."""
         with self._lock:
-            before = self.egress.catches()
-            egress = self.egress.resolved(named, addresses)
-            more = [each for each in egress.catches() if each not in before]
-            self.egress = egress
-            if more:
-                ferry.roam(partial(self._catch, more))
+            before = self.egress
+            known = before.catches()
+            self.egress = before.resolved(named, addresses)  # first: who comes at once is let through
+            try:
+                if more := [each for each in self.egress.catches() if each not in known]:
+                    ferry.roam(partial(self._catch, more))
+            except BaseException:
+                self.egress = before
+                raise
 
     def close(self) -> None:
         """Close all sockets and reset what is connected; again is fine."""
