@@ -50,6 +50,7 @@ PUBLIC = {
     "Pod",
     "Program",
     "ProgramError",
+    "Published",
     "RangeExhausted",
     "Root",
     "Sandbox",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from netwarren.cluster.service import Service
     from netwarren.runtime.background import Background
     from netwarren.runtime.program import Program
+    from netwarren.runtime.published import Published
     from netwarren.sandbox import Sandbox
     from netwarren.topology.services import ServicePort
 
@@ -54,6 +55,7 @@ __all__ = [
     "Pod",
     "Program",
     "ProgramError",
+    "Published",
     "RangeExhausted",
     "Root",
     "Sandbox",
@@ -74,6 +76,7 @@ _PLACES = {
     "Root": "netwarren.cluster",
     "Background": "netwarren.runtime.background",
     "Program": "netwarren.runtime.program",
+    "Published": "netwarren.runtime.published",
     "Sandbox": "netwarren.sandbox",
     "Service": "netwarren.cluster.service",
     "ServicePort": "netwarren.topology.services",

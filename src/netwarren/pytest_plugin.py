@@ -37,6 +37,7 @@ _SETTINGS = {
     "netwarren_pod_prefix": "the length of each node's part of the pod range (default: 24, in IPv6 64)",
     "netwarren_node_range": "the range(s) that nodes' addresses are taken from (default: 172.18.0.0/16)",
     "netwarren_service_range": "the range(s) that services' addresses are taken from (default: 10.96.0.0/12)",
+    "netwarren_egress": "what of the host and the internet pods reach (default: nothing): localhost:5432 10.1.2.0/24 ...",
 }
 
 
@@ -57,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "cluster(families=, nodes=, pod_range=, pod_prefix=, node_range=, service_range=): options of the "
+        "cluster(families=, nodes=, pod_range=, pod_prefix=, node_range=, service_range=, egress=): options of the "
         "`cluster` fixture (netwarren)",
     )
 

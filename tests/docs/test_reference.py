@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 
 import netwarren
-from netwarren import Background, Cluster, Node, Pod, Program, Root, Sandbox, Service, cli, pytest_plugin
+from netwarren import (
+    Background,
+    Cluster,
+    Node,
+    Pod,
+    Program,
+    Published,
+    Root,
+    Sandbox,
+    Service,
+    cli,
+    pytest_plugin,
+)
 from netwarren.runtime.machine import Machine
 from tests.docs.markdown import ROOT, read
 
@@ -27,6 +39,7 @@ OWNERS: dict[str, tuple[type, ...]] = {
     "node": (Node, Pod),
     "program": (Program,),
     "background": (Background,),
+    "published": (Published,),
     "sandbox": (Sandbox,),
     "service": (Service,),
 }
@@ -67,7 +80,9 @@ def test_every_public_name_is_there(name: str) -> None:
     assert re.search(rf"`(netwarren\.)?{name}\b", TEXT)
 
 
-@pytest.mark.parametrize("owner", [Cluster, Pod, Node, Root, Program, Background, Sandbox, Service])
+@pytest.mark.parametrize(
+    "owner", [Cluster, Pod, Node, Root, Program, Background, Published, Sandbox, Service]
+)
 def test_every_public_member_is_there(owner: type) -> None:
     words = {Pod: ("pod", "node"), Node: ("pod", "node"), Root: ("pod",)}.get(
         owner, (owner.__name__.lower(),)

@@ -135,8 +135,8 @@ def test_identity_map_is_the_default_and_keeps_uid_and_owners(session: Session) 
 
 def test_wrong_marker_is_one_clear_error_of_its_test_alone(session: Session) -> None:
     wrong = {
-        "colour='red'": "*ConfigurationError: @pytest.mark.cluster takes families, * by name, not colour",
-        "'ipv6'": "*ConfigurationError: @pytest.mark.cluster takes families, * by name, not 'ipv6'",
+        "colour='red'": "*ConfigurationError: @pytest.mark.cluster takes egress, families, * by name, not colour",
+        "'ipv6'": "*ConfigurationError: @pytest.mark.cluster takes egress, families, * by name, not 'ipv6'",
         "families='ipv5'": "*Error: *ipv5*",
         "pod_range='10.0.0.0/33'": "*Error: *10.0.0.0/33*",
         "nodes=['No_Good']": "*InvalidName: node name 'No_Good' *",

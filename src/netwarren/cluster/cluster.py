@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
@@ -41,13 +41,19 @@ from netwarren.topology.addresses import (
     FamilyArgument,
     Interface,
     NetworksArgument,
+    host_network,
     parse_families,
 )
 from netwarren.topology.configuration import read_ranges
+from netwarren.topology.egress import Egress, EgressArgument, parse_egress
 from netwarren.topology.model import ClusterModel
 from netwarren.topology.naming import check_name
 from netwarren.topology.operations import ROOT
 from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeSpec, PodSpec
+from netwarren.topology.wellknown import NAME_SERVERS
+
+if TYPE_CHECKING:
+    from netwarren.cluster.egress import Outlet
 
 T = TypeVar("T")
 
@@ -67,9 +73,13 @@ class Cluster(Serving):
     the preferred one first. Nodes' addresses are taken from ``node_range``; ``pod_range`` is cut into one
     range for each node's pods, of length ``pod_prefix``; services' addresses are taken from
     ``service_range``; ranges are given as text, one a family.
+    ``egress`` names what of the host and the internet pods may reach, by default nothing:
+    ``"localhost:5432"`` (a port of the host's loopback, dialled at `host`), ``"10.1.2.0/24"``,
+    ``"10.1.2.3:443"``, ``"example.com:443"``, ``"*"``, or several of these.
     ``sandbox`` says how to enter where that has not happened yet.
 
-    All methods may be called from any thread. Raises `SandboxError` where the sandbox cannot be entered.
+    All methods may be called from any thread. Raises `SandboxError` where the sandbox cannot be entered,
+    `ConfigurationError` for an option that means nothing.
     """
 
     def __init__(
@@ -82,6 +92,7 @@ class Cluster(Serving):
         pod_prefix: int | None = None,
         node_range: NetworksArgument = None,
         service_range: NetworksArgument = None,
+        egress: EgressArgument = None,
         sandbox: Sandbox | None = None,
     ) -> None:
         self.families = parse_families(families)
@@ -93,8 +104,8 @@ class Cluster(Serving):
                 f"nodes={nodes!r} is one text, not several names; write nodes=({nodes!r},)"
             )
         self._declared = tuple(check_name("node", node) for node in dict.fromkeys(nodes))
+        ways_out = self._ways_out(egress)
         self._lock = threading.RLock()
-        self._owner = os.getpid()
         self._closed = False
         self._wiring = Wiring()
         self._nodes: dict[str, Node] = {}
@@ -105,8 +116,12 @@ class Cluster(Serving):
         if service_range is not None:
             self._make_services(service_range)
         (sandbox or Sandbox()).enter()
+        self._owner = os.getpid()  # now: entering may have gone on in a forked child
+        self._outlet: Outlet | None = None
         try:
             self.root = ferry.roam(self._make_root)
+            if ways_out is not None:
+                self._outlet = self._open(ways_out)
         except BaseException:
             self._abandon()
             raise
@@ -148,6 +163,15 @@ class Cluster(Serving):
     def bridge_addresses(self) -> tuple[Interface, ...]:
         """The addresses of the root's bridge, as `ipaddress` interfaces."""
         return self._model.root
+
+    @property
+    def host(self) -> str:
+        """The address at which pods reach the ports of the host's loopback that ``egress`` names.
+
+        It is the root's on its bridge, in the cluster's first family; in another one, see
+        `bridge_addresses`.
+        """
+        return str(self._model.root[0].ip)
 
     @property
     def pods(self) -> dict[str, Pod]:
@@ -311,6 +335,8 @@ class Cluster(Serving):
         try:
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         finally:
+            if self._outlet is not None:
+                self._outlet.close()
             with self._lock:
                 self._give_back_root()
                 self._abandon()
@@ -399,6 +425,19 @@ class Cluster(Serving):
         finally:
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         return untold
+
+    def _ways_out(self, wanted: EgressArgument) -> Egress | None:
+        openings = parse_egress(wanted)
+        if not openings:
+            return None
+        ranges = [network for each in self._model.ranges for network in (each.pods, each.nodes)]
+        ranges += [host_network(servers[family]) for family in self.families for servers in NAME_SERVERS]
+        return Egress.choose(openings, (interface.ip for interface in self._model.root), ranges)
+
+    def _open(self, ways_out: Egress) -> "Outlet":
+        from netwarren.cluster.egress import Outlet
+
+        return Outlet(ways_out, self.root)
 
     def _add_nodes(self, wanted: Sequence[tuple[str, AddressesArgument, NetworksArgument]]) -> list[Node]:
         others = [node.spec for node in self._nodes.values()]

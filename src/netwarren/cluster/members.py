@@ -5,7 +5,7 @@ Rules: a handle knows what it is and where; everything that can be done in it co
 Does not belong here: making and removing members (see `cluster`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from netwarren.kernel.netns import Namespace
@@ -32,6 +32,9 @@ class Root(Machine):
         mine = root_identity(self.name, self._cluster.bridge_addresses, _host_nsswitch())
         return mine.hostname, mine.files
 
+    def _own_addresses(self) -> Sequence[str]:
+        return [str(interface.ip) for interface in self._cluster.bridge_addresses]
+
 
 class _Addressed(Machine):
     """A member that has addresses in the cluster."""
@@ -43,6 +46,9 @@ class _Addressed(Machine):
     def ip(self) -> str:
         """The address, in the cluster's first family."""
         return self.ips[0]
+
+    def _own_addresses(self) -> Sequence[str]:
+        return self.ips
 
 
 class Node(_Addressed):

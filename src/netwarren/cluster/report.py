@@ -67,6 +67,7 @@ def report(cluster: "Cluster") -> str:
     lines = [
         picture(cluster),
         f"step in, while this process runs (pytest --pdb): {cluster.step_in_command()}",
+        *(cluster._outlet.describe() if cluster._outlet is not None else ()),
         "",
     ]
     members: list[Machine] = [cluster.root, *cluster.built_nodes.values(), *cluster.pods.values()]
@@ -86,6 +87,7 @@ def _member(machine: Machine) -> list[str]:
         lines += _network(machine)
     except NetwarrenError as error:
         lines.append(f"  cannot be read: {error}")
+    lines += [f"  published at {published.describe()}" for published in list(machine.published)]
     for background in machine.backgrounds:
         lines.append(f"  background {background.name}: {background.state}")
     for program in machine.programs:

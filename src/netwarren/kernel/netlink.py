@@ -231,6 +231,10 @@ _NEEDS: dict[str, tuple[str, frozenset[int]]] = {
         "`modprobe nf_conntrack_netlink`, or CONFIG_NF_CT_NETLINK=y",
         _ABSENT_NFTABLES,
     ),
+    "transparent proxying": (
+        "`modprobe nft_tproxy`, or CONFIG_NFT_TPROXY=y",
+        _ABSENT_NFTABLES | {errno.ENOENT},
+    ),
 }
 
 # A protocol by name, and what the kernel lacks where no socket of it can be opened.

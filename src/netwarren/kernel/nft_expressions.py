@@ -11,6 +11,7 @@ from netwarren.kernel.address import IPAddress, IPNetwork
 from netwarren.kernel.netlink import NetlinkFormatError, u8
 from netwarren.kernel.nft_wire import (
     FAMILIES,
+    accept_data,
     be32,
     be64,
     data,
@@ -53,6 +54,9 @@ _NFTA_NAT_TYPE = 1
 _NFTA_NAT_FAMILY = 2
 _NFTA_NAT_REG_ADDR_MIN = 3
 _NFTA_NAT_REG_PROTO_MIN = 5
+_NFTA_TPROXY_FAMILY = 1
+_NFTA_TPROXY_REG_ADDR = 2
+_NFTA_TPROXY_REG_PORT = 3
 _NFTA_REJECT_TYPE = 1
 _NFTA_REJECT_ICMP_CODE = 2
 
@@ -237,6 +241,30 @@ def drop() -> list[bytes]:
     """``drop``"""
     verdict = drop_data(_NFTA_IMMEDIATE_DATA)
     return [expression("immediate", be32(_NFTA_IMMEDIATE_DREG, _NFT_REG_VERDICT), verdict)]
+
+
+def accept() -> list[bytes]:
+    """``accept``: what has come so far goes through this chain no further."""
+    verdict = accept_data(_NFTA_IMMEDIATE_DATA)
+    return [expression("immediate", be32(_NFTA_IMMEDIATE_DREG, _NFT_REG_VERDICT), verdict)]
+
+
+def tproxy(address: IPAddress, port: int) -> list[bytes]:
+    """``tproxy to ADDRESS:PORT``, in a chain of type filter at prerouting, of the address's own family.
+
+    The packet goes to the socket there, TCP's or UDP's, or to the one that has accepted its connection.
+    Those of other protocols match no more.
+    """
+    return [
+        _immediate(address.packed, _NFT_REG_1),
+        _immediate(port_bytes(port), _NFT_REG_2),
+        expression(
+            "tproxy",
+            be32(_NFTA_TPROXY_FAMILY, FAMILIES["ip" if address.version == 4 else "ip6"]),
+            be32(_NFTA_TPROXY_REG_ADDR, _NFT_REG_1),
+            be32(_NFTA_TPROXY_REG_PORT, _NFT_REG_2),
+        ),
+    ]
 
 
 def dnat(address: IPAddress, port: int) -> list[bytes]:

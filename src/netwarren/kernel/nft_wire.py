@@ -30,7 +30,7 @@ _NFTA_DATA_VERDICT = 2
 _NFTA_VERDICT_CODE = 1
 _NFTA_VERDICT_CHAIN = 2
 _NFT_GOTO = -4
-_NF_DROP = 0  # linux/netfilter.h
+_NF_DROP, _NF_ACCEPT = 0, 1  # linux/netfilter.h
 
 FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
 """NFPROTO_* of linux/netfilter.h, by the words of nft(8)."""
@@ -118,6 +118,11 @@ def goto_data(type: int, chain: str) -> bytes:
 def drop_data(type: int) -> bytes:
     """An attribute that holds the verdict ``drop``."""
     return nest(type, nest(_NFTA_DATA_VERDICT, be32(_NFTA_VERDICT_CODE, _NF_DROP)))
+
+
+def accept_data(type: int) -> bytes:
+    """An attribute that holds the verdict ``accept``."""
+    return nest(type, nest(_NFTA_DATA_VERDICT, be32(_NFTA_VERDICT_CODE, _NF_ACCEPT)))
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from netwarren.kernel.nft_wire import (
 _NFNL_MSG_BATCH_BEGIN = 0x10
 _NFNL_MSG_BATCH_END = 0x11
 
-_NLM_F_APPEND = 0x800  # linux/netlink.h; a rule without it goes to the front
+NLM_F_APPEND = 0x800  # linux/netlink.h; a rule without it goes to the front
 
 # linux/netfilter/nf_tables.h enum nf_tables_msg_types
 _NFT_MSG_NEWTABLE = 0
@@ -207,7 +207,7 @@ def add_rule(
     """A rule at the end of a chain; ``words`` say it in errors. ``nft add rule FAMILY TABLE CHAIN WORDS``."""
     return request(
         _NFT_MSG_NEWRULE,
-        NLM_F_CREATE | _NLM_F_APPEND,
+        NLM_F_CREATE | NLM_F_APPEND,
         family,
         f"add rule {family} {table} {chain} {words}".rstrip(),
         string(_NFTA_RULE_TABLE, table),

@@ -69,17 +69,21 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
+def _ensure() -> None:
+    if _thread is None:
+        with _start:
+            if _thread is None:
+                standing.home()  # its failure belongs to the caller, not to a thread nobody watches
+                _begin(_jobs)
+
+
 def call(function: Callable[[], T]) -> T:
     """Run ``function`` on the ferry and return or raise what it did.
 
     It runs to its end even if the caller is interrupted (Ctrl-C) meanwhile; the interruption is raised
     afterwards, so that nothing is left half-made.
     """
-    if _thread is None:
-        with _start:
-            if _thread is None:
-                standing.home()  # its failure belongs to the caller, not to a thread nobody watches
-                _begin(_jobs)
+    _ensure()
     job = _Job(function)
     _jobs.put(job)
     interruption: BaseException | None = None
@@ -95,6 +99,44 @@ def call(function: Callable[[], T]) -> T:
         raise interruption
     result: T = job.result
     return result
+
+
+async def call_async(function: Callable[[], T]) -> T:
+    """`call`, awaited on an asyncio loop; where that is cancelled, a socket that comes of it is closed."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: Any, failure: BaseException | None) -> None:
+        if future.cancelled():
+            _let_go(result)
+        elif failure is not None:
+            future.set_exception(failure)
+        else:
+            future.set_result(result)
+
+    def job() -> None:
+        result, failure = None, None
+        try:
+            result = function()
+        except BaseException as error:
+            failure = error
+        loop.call_soon_threadsafe(settle, result, failure)
+
+    _ensure()
+    _jobs.put(_Job(job))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            _let_go(future.result())  # it had come, and nobody looked any more
+        raise
+
+
+def _let_go(result: Any) -> None:
+    if hasattr(result, "close"):
+        result.close()
 
 
 def roam(function: Callable[[], T]) -> T:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from netwarren.errors import ClosedError, KernelError
 from netwarren.kernel import process, sockdiag
@@ -25,6 +25,9 @@ from netwarren.runtime.contents import Files
 from netwarren.runtime.output import KEPT_BYTES
 from netwarren.runtime.program import Command, Program, check_output
 from netwarren.runtime.view import View
+
+if TYPE_CHECKING:
+    from netwarren.runtime.published import Published
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +46,7 @@ class Machine:
         self.label = label
         self.programs: list[Program] = []
         self.backgrounds: list[Background[Any]] = []
+        self.published: list[Published] = []
         self._touched = False
         """Whether code of a user's has ever been let in."""
         self._namespace = namespace
@@ -152,6 +156,37 @@ class Machine:
                 self._loop = loop.PodLoop(self._namespace, self.label)
             mine: loop.PodLoop = self._loop
         return await loop.wait_for(mine.submit(function, args, kwargs))
+
+    # --- the host ---
+
+    def publish(self, port: int, host_port: int = 0, address: str = "127.0.0.1") -> "Published":
+        """Open TCP port ``port`` of this machine on the host, at ``address``; returns its `Published`.
+
+        ``host_port`` 0 is any free one. Who connects there is connected with 127.0.0.1 in here, or where
+        that refuses, with ::1 or the machine's own addresses, as by ``kubectl port-forward``. Another
+        ``address`` than the host's loopback may be reached from other machines.
+        Raises `AddressTaken` where the host's port is taken, `AddressError` where it cannot be had,
+        `ConfigurationError`, and `SteppingError` where this process cannot reach the host's network.
+        """
+        from netwarren.runtime.published import Published
+
+        self.check()
+        self._touched = True
+        published = Published(self.label, port, address, host_port, self._own_socket, self._own_addresses())
+        with self._lock:
+            self.published.append(published)
+        if self._gone:  # meanwhile
+            published.close()
+            self._refuse()
+        return published
+
+    def _own_socket(self, family: int) -> socket.socket:
+        """For code on the ferry, as long as there is somebody in here to speak with."""
+        with self._stepped():
+            return socket.socket(family)
+
+    def _own_addresses(self) -> Sequence[str]:
+        return ()
 
     # --- sockets ---
 
@@ -366,6 +401,9 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
             loops.append((loop, machine))
         if any(background.state == "running" for background in mine):
             _wake(machine)
+    for machine in machines:  # when what is cut off by it has been told that this is the end
+        for published in machine.published:
+            published.close()
     untold = [failure for background in backgrounds if (failure := background._end()) is not None]
     for loop, machine in loops:
         failure = loop.end(functools.partial(_wake, machine))

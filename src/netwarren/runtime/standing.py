@@ -18,6 +18,7 @@ from netwarren.kernel import link, netns
 from netwarren.kernel.netlink import Netlink
 from netwarren.kernel.netns import Namespace
 from netwarren.kernel.syscall import CLONE_NEWNET, setns
+from netwarren.runtime import host
 
 LOOPBACK = 1  # the ifindex of lo, in every namespace
 
@@ -111,6 +112,7 @@ def left_the_host() -> bool:
 
 def live_in(namespace: Namespace) -> None:
     """Move this thread to ``namespace`` for good: from now on that is where it returns to."""
+    host.stay()
     _set(namespace)
     here.base = namespace
     here.lives_in = namespace if namespace is not _home else None
@@ -140,6 +142,7 @@ def _learn() -> bool:
         here.no_return = inode
         present.close()
         return False
+    host.stay()
     here.base = present
     return True
 
@@ -147,6 +150,7 @@ def _learn() -> bool:
 def _base() -> Namespace:
     if here.base is None and not _learn():
         # The one-way door: from the host's namespace, which belongs to the user namespace we left.
+        host.stay()
         here.base = home()
     assert here.base is not None
     return here.base

@@ -23,3 +23,5 @@ NAME_SERVER_IN_PROCESS: dict[Family, Address] = {
     6: IPv6Address("fd00:169:254:20::11"),
 }
 """Asked by code in this process, whose resolv.conf is not a pod's: the server walks the search list itself."""
+
+NAME_SERVERS = (NAME_SERVER, NAME_SERVER_IN_PROCESS)
