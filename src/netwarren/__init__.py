@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from netwarren.cluster import Cluster, Node, Pod, Root
     from netwarren.runtime.background import Background
     from netwarren.runtime.program import Program
+    from netwarren.runtime.ready import all_of, http, log, port
     from netwarren.sandbox import Sandbox
 
 __version__ = "0.1.0"
@@ -60,6 +61,10 @@ __all__ = [
     "UnknownName",
     "UnsupportedByKernel",
     "__version__",
+    "all_of",
+    "http",
+    "log",
+    "port",
 ]
 
 # Looked up when first used, so that `import netwarren` costs next to nothing.
@@ -71,6 +76,10 @@ _PLACES = {
     "Background": "netwarren.runtime.background",
     "Program": "netwarren.runtime.program",
     "Sandbox": "netwarren.sandbox",
+    "all_of": "netwarren.runtime.ready",
+    "http": "netwarren.runtime.ready",
+    "log": "netwarren.runtime.ready",
+    "port": "netwarren.runtime.ready",
 }
 
 

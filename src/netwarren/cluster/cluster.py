@@ -18,7 +18,15 @@ from typing import Any, Self, TypeVar
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
 from netwarren.cluster.wiring import Wiring
-from netwarren.errors import BackgroundError, ClosedError, ConfigurationError, DuplicateName, UnknownName
+from netwarren.errors import (
+    BackgroundError,
+    ClosedError,
+    ConfigurationError,
+    DuplicateName,
+    NetwarrenError,
+    ProgramError,
+    UnknownName,
+)
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry
 from netwarren.runtime.machine import Machine, end_all
@@ -106,7 +114,12 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except NetwarrenError as untold:
+            if error is None:
+                raise
+            error.add_note(f"And in the cluster: {untold}")  # which may be the cause, but is not what failed
 
     # --- nodes and pods ---
 
@@ -266,13 +279,14 @@ class Cluster:
     def close(self) -> None:
         """End everything in the cluster and let its namespaces go; again is fine.
 
-        Raises `BackgroundError` where something failed in a background that nobody has been told about.
+        Raises `BackgroundError` where something failed in a background that nobody has been told about, and
+        `ProgramError` where a program ended and nobody expected that (see `Program`).
         """
         with self._lock:
             if self._closed or os.getpid() != self._owner:
                 return  # a forked child holds copies of descriptors, and has ended nothing by itself
             self._closed = True
-            machines: list[Machine] = [*self._pods.values(), *self._nodes.values(), self.root]
+            machines = self._machines()
             for machine in machines:
                 machine._retire("is in a closed cluster", "make another cluster")
         try:
@@ -308,6 +322,10 @@ class Cluster:
         return report.report(self)
 
     # --- inside ---
+
+    def _machines(self) -> list[Machine]:
+        with self._lock:
+            return [*self._pods.values(), *self._nodes.values(), self.root]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -434,7 +452,11 @@ def _raise_untold(untold: list[BaseException]) -> None:
     if not untold:
         return
     first = untold[0]
-    if isinstance(first, BackgroundError):
-        raise first
-    others = f" (and {len(untold) - 1} more)" if len(untold) > 1 else ""
-    raise BackgroundError(f"code in the background of a pod failed{others}: {first!r}") from first
+    if not isinstance(first, BackgroundError | ProgramError):
+        first, cause = BackgroundError(f"code in the background of a pod failed: {first!r}"), first
+        first.__cause__ = cause
+    for other in untold[1:]:
+        first.add_note(
+            f"And also: {other!r}" if not isinstance(other, NetwarrenError) else f"And also: {other}"
+        )
+    raise first
