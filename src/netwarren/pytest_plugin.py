@@ -271,8 +271,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         for death in _deaths(item):
             error.add_note(f"And in the cluster: {death.where}: {shlex.join(death.command)} {death.why}")
         raise
-    for death in _deaths(item):
-        raise death
+    if deaths := _deaths(item):
+        for other in deaths[1:]:
+            deaths[0].add_note(f"And also: {other}")
+        raise deaths[0]
 
 
 def _deaths(item: pytest.Item) -> "list[ProgramError]":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from netwarren.errors import ClosedError, ConfigurationError, KernelError
+from netwarren.errors import ConfigurationError, NetwarrenError
 from netwarren.kernel import process, process_tree, sockdiag
 from netwarren.kernel.address import IPAddress
 from netwarren.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
@@ -295,7 +295,7 @@ def until(
         ended = program._has_failed()  # before the look, which then sees all that it wrote
         try:
             seen = look()
-        except (ClosedError, KernelError) as error:
+        except (NetwarrenError, OSError) as error:
             if not program._machine.gone:
                 raise
             seen = NotYet("its pod is gone", error)

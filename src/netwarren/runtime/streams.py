@@ -46,5 +46,6 @@ async def open_streams(
             await writer.wait_closed()
     finally:
         incoming.close()
-        outgoing.abort()
+        if not outgoing.is_closing() or outgoing.get_write_buffer_size():
+            outgoing.abort()
         await asyncio.sleep(0)  # in which the loop closes both
