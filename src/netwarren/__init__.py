@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from netwarren.runtime.background import Background
     from netwarren.runtime.program import Program
     from netwarren.runtime.published import Published
+    from netwarren.runtime.ready import all_of, http, log, port
     from netwarren.sandbox import Sandbox
     from netwarren.topology.services import ServicePort
 
@@ -66,6 +67,10 @@ __all__ = [
     "UnknownName",
     "UnsupportedByKernel",
     "__version__",
+    "all_of",
+    "http",
+    "log",
+    "port",
 ]
 
 # Looked up when first used, so that `import netwarren` costs next to nothing.
@@ -80,6 +85,10 @@ _PLACES = {
     "Sandbox": "netwarren.sandbox",
     "Service": "netwarren.cluster.service",
     "ServicePort": "netwarren.topology.services",
+    "all_of": "netwarren.runtime.ready",
+    "http": "netwarren.runtime.ready",
+    "log": "netwarren.runtime.ready",
+    "port": "netwarren.runtime.ready",
 }
 
 

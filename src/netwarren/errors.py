@@ -18,6 +18,13 @@ def errno_name(number: int) -> str:
     return _errno.errorcode.get(number, str(number))
 
 
+def _end_of(text: str, most: int = 100) -> str:
+    lines = text.rstrip().splitlines()
+    if len(lines) <= most:
+        return text.rstrip()
+    return "\n".join([f"... {len(lines) - most} lines before these", *lines[-most:]])
+
+
 def _listing(names: Iterable[str], most: int = 12) -> str:
     shown = sorted(names)
     if not shown:
@@ -172,7 +179,7 @@ class ProgramError(NetwarrenError):
     """A program could not be started in a pod, or did not do what was asked of it.
 
     ``command`` is its argument list, ``returncode`` as in `subprocess` (None where it did not end),
-    ``output`` what it wrote.
+    ``output`` what it wrote, of which the text has the last 100 lines.
     """
 
     def __init__(
@@ -184,7 +191,7 @@ class ProgramError(NetwarrenError):
         self.returncode = returncode
         self.output = output
         text = f"{shlex.join(self.command)} in {where} {why}"
-        super().__init__(text + (f"; it wrote:\n{output.rstrip()}" if output.strip() else ""))
+        super().__init__(text + (f"; it wrote:\n{_end_of(output)}" if output.strip() else ""))
 
 
 class ConfigurationError(NetwarrenError):

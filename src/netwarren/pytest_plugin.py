@@ -7,6 +7,7 @@ Does not belong here: anything a script without pytest could want.
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from netwarren.cluster import Cluster
+    from netwarren.errors import ProgramError
     from netwarren.sandbox import Sandbox
 
 # Every fixture of ours needs this one, and no fixture of anybody else's with a name like ours does.
@@ -257,6 +259,34 @@ def _number(setting: str, words: tuple[str, ...]) -> int:
 
         raise ConfigurationError(f"{setting} = {' '.join(words)} is not a number, like 24")
     return int(words[0])
+
+
+# --- programs that die ---------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    # Here and not with the cluster's end, so that it is the test's failure, with the cluster in its report, and
+    # not the last test's of those that share a cluster.
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as error:
+        for death in _deaths(item):
+            error.add_note(f"And in the cluster: {death.where}: {shlex.join(death.command)} {death.why}")
+        raise
+    if deaths := _deaths(item):
+        for other in deaths[1:]:
+            deaths[0].add_note(f"And also: {other}")
+        raise deaths[0]
+
+
+def _deaths(item: pytest.Item) -> "list[ProgramError]":
+    """The ends of programs that nobody expected, which are told by that, in the clusters that ``item`` has."""
+    if "netwarren.cluster" not in sys.modules:
+        return []
+    from netwarren.runtime.machine import died_unseen
+
+    return [death for cluster in _clusters_of(item).values() for death in died_unseen(cluster._machines())]
 
 
 # --- the report -----------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_a_program_that_moved_to_another_namespace_ends_as_well(cluster: Cluster
 
 
 def test_no_zombie_is_left(cluster: Cluster, pod: Pod) -> None:
-    programs = [pod.popen(["true"]), pod.popen(["sleep", "1000"]), pod.popen(["/bin/sh", "-c", "exit 3"])]
+    programs = [pod.popen(["true"]), pod.popen(["sleep", "1000"]), pod.popen(["false"], may_exit=True)]
     cluster.close()
     for program in programs:
         with pytest.raises(ProcessLookupError):

@@ -28,6 +28,8 @@ from netwarren.errors import (
     ConfigurationError,
     DuplicateName,
     KernelError,
+    NetwarrenError,
+    ProgramError,
     UnknownName,
 )
 from netwarren.kernel.netns import Namespace
@@ -141,7 +143,12 @@ class Cluster(Serving):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except NetwarrenError as untold:
+            if error is None:
+                raise
+            error.add_note(f"And in the cluster: {untold}")  # which may be the cause, but is not what failed
 
     # --- nodes and pods ---
 
@@ -322,14 +329,15 @@ class Cluster(Serving):
     def close(self) -> None:
         """End everything in the cluster and let its namespaces go; again is fine.
 
-        Raises `BackgroundError` where something failed in a background that nobody has been told about.
+        Raises `BackgroundError` where something failed in a background that nobody has been told about, and
+        `ProgramError` where a program ended and nobody expected that (see `Program`).
         """
         with self._lock:
             if self._closed or os.getpid() != self._owner:
                 return  # a forked child holds copies of descriptors, and has ended nothing by itself
             self._closed = True
             _open.discard(self)
-            machines: list[Machine] = [*self._pods.values(), *self._nodes.values(), self.root]
+            machines = self._machines()
             for machine in machines:
                 machine._retire("is in a closed cluster", "make another cluster")
         try:
@@ -371,6 +379,10 @@ class Cluster(Serving):
         return report.report(self)
 
     # --- inside ---
+
+    def _machines(self) -> list[Machine]:
+        with self._lock:
+            return [*self._pods.values(), *self._nodes.values(), self.root]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -533,7 +545,11 @@ def _raise_untold(untold: list[BaseException]) -> None:
     if not untold:
         return
     first = untold[0]
-    if isinstance(first, BackgroundError):
-        raise first
-    others = f" (and {len(untold) - 1} more)" if len(untold) > 1 else ""
-    raise BackgroundError(f"code in the background of a pod failed{others}: {first!r}") from first
+    if not isinstance(first, BackgroundError | ProgramError):
+        first, cause = BackgroundError(f"code in the background of a pod failed: {first!r}"), first
+        first.__cause__ = cause
+    for other in untold[1:]:
+        first.add_note(
+            f"And also: {other!r}" if not isinstance(other, NetwarrenError) else f"And also: {other}"
+        )
+    raise first

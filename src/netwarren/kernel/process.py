@@ -1,7 +1,8 @@
 """Processes: children of this one, and whoever stands in a network namespace; proc(5), pidfd_open(2).
 
 Rules: only what /proc says; a process that is gone meanwhile is no error; nothing but SIGKILL is sent.
-Does not belong here: programs as users know them (see `netwarren.runtime.program`).
+Does not belong here: programs as users know them (see `netwarren.runtime.program`), what one process has
+started (see `process_tree`).
 """
 
 import os
@@ -88,13 +89,14 @@ def kill_standing_in(inodes: Collection[int], seconds: float = 5.0) -> list[int]
             except OSError:
                 continue
         left = deadline - time.monotonic()
-        _wait_all(handles, left)
+        wait_all(handles, left)
         if left <= 0:
             return pids
     return []
 
 
-def _wait_all(handles: list[int], seconds: float) -> None:
+def wait_all(handles: list[int], seconds: float) -> None:
+    """Wait for the end of the processes behind pidfds, for ``seconds`` at most, and close those."""
     poller = select.poll()
     for handle in handles:
         poller.register(handle, select.POLLIN)

@@ -129,6 +129,30 @@ class PodLoop:
             self._running.set()
 
 
+async def on_thread(function: Callable[[Callable[[], bool]], T]) -> T:
+    """Await ``function`` on a thread of its own, from asyncio or trio; it stands at home.
+
+    The function gets a callable that says whether the caller was cancelled, and looks at it now and then.
+    """
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    context = contextvars.copy_context()
+    context.run(tasks.entered.set, ())  # the caller's task may live in a pod; this thread does not
+
+    def work() -> None:
+        try:
+            standing.live_in(standing.home())
+            result = function(future.cancelled)
+        except BaseException as failure:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(failure)
+        else:
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
+
+    threading.Thread(target=context.run, args=(work,), name="netwarren-wait", daemon=True).start()
+    return await wait_for(future)
+
+
 async def wait_for(future: "concurrent.futures.Future[T]") -> T:
     """Await ``future`` from a task of asyncio or trio."""
     trio: Any = sys.modules.get("trio")

@@ -10,12 +10,12 @@ import functools
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from netwarren.errors import ClosedError, KernelError
+from netwarren.errors import ClosedError, KernelError, ProgramError
 from netwarren.kernel import process, sockdiag
 from netwarren.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
 from netwarren.kernel.netns import Namespace
@@ -28,6 +28,7 @@ from netwarren.runtime.view import View
 
 if TYPE_CHECKING:
     from netwarren.runtime.published import Published
+    from netwarren.runtime.ready import Ready
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -215,28 +216,45 @@ class Machine:
         command: Command,
         *,
         env: Mapping[str, str] | None = None,
+        extra_env: Mapping[str, str] | None = None,
         limit: int | None = KEPT_BYTES,
         view: bool = True,
+        ready: "Ready | None" = None,
+        ready_timeout: float = READY_SECONDS,
+        may_exit: bool = False,
         **options: Any,
     ) -> Program:
         """Start a program here; ``options`` are those of `subprocess.Popen` (cwd, stdin, stdout, ...).
 
         It has this machine's own view of host name, /etc/resolv.conf, /etc/hosts and /sys, and of the
         directories of `private_directory`; with ``view=False``, the host's.
+        ``env`` is its whole environment, by default ours; ``extra_env`` is added to that.
+        With ``ready``, returns once that holds: `port`, `log`, `http`, `all_of`, or a function called here,
+        without arguments or with the program, until it returns something true. A program that is not ready
+        within ``ready_timeout`` seconds, or ends before, is killed and told with its output (`ProgramError`).
 
         Standard output and error are kept in `Program.output` (the last ``limit`` bytes) and shown when
         a test fails, unless ``stdout`` or ``stderr`` says otherwise. The program and all it starts here
-        are killed with the cluster and with this process. Raises `ProgramError` where it cannot be
-        started.
+        are killed with the cluster and with this process. Where it ends and nobody expected that
+        (see `Program`), the end of the test, pod or cluster tells; ``may_exit`` says that it may, also that it
+        may leave a daemon behind. Raises `ProgramError` where it cannot be started.
         """
         self.check()
         self._touched = True
-        seen = self._own_view() if view else None
         program = Program(
-            self._namespace, command, self.label, limit=limit, env=env, options=options, view=seen
+            self,
+            command,
+            limit=limit,
+            env=env if extra_env is None else {**(os.environ if env is None else env), **extra_env},
+            options=options,
+            view=view,
+            may_exit=may_exit,
+            ready=ready,
+            ready_timeout=ready_timeout,
         )
         with self._lock:
             self.programs.append(program)
+        program._begin()
         return program
 
     def check_output(
@@ -387,6 +405,7 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
 
     Returns the failures that nobody has been told about; repeatable.
     """
+    untold: list[BaseException] = [*died_unseen(machines)]  # before anything here makes a program fail
     backgrounds: list[Background[Any]] = []
     programs: list[Program] = []
     loops: list[tuple[Any, Machine]] = []
@@ -404,7 +423,7 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
     for machine in machines:  # when what is cut off by it has been told that this is the end
         for published in machine.published:
             published.close()
-    untold = [failure for background in backgrounds if (failure := background._end()) is not None]
+    untold += [failure for background in backgrounds if (failure := background._end()) is not None]
     for loop, machine in loops:
         failure = loop.end(functools.partial(_wake, machine))
         if failure is not None:
@@ -412,11 +431,16 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
     if programs or process.children() != {warden.pid()} - {0} or any(m._had_children for m in machines):
         process.kill_standing_in({machine.inode for machine in machines})
     for program in programs:
-        program.kill()  # those, too, that have left for another namespace
-        program.close()
+        program._end()
     for machine in machines:
         machine._unwatch()
     return untold
+
+
+def died_unseen(machines: Iterable[Machine]) -> list[ProgramError]:
+    """Errors of the programs whose end nobody expected; each is told once."""
+    programs = [program for machine in machines for program in machine.programs]
+    return [error for program in programs if (error := program._untold()) is not None]
 
 
 def _wake(machine: Machine) -> None:

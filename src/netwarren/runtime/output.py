@@ -8,6 +8,7 @@ Does not belong here: the program (see `program`).
 import os
 import select
 import threading
+from collections.abc import Callable
 
 from netwarren.runtime import standing
 
@@ -17,14 +18,40 @@ _MOST_CHUNKS = 16  # together what a pipe can hold, by the default of fs.pipe-ma
 _SLACK = 1 << 20  # trimmed now and then, not with each chunk
 
 
-class Output:
-    """The text that came out of one pipe: all of it, or the last ``limit`` bytes where it is more."""
+class News:
+    """Something to wait for that happens again and again; ``count`` says how often it did."""
 
-    def __init__(self, fd: int, limit: int | None = KEPT_BYTES) -> None:
+    def __init__(self) -> None:
+        self.count = 0
+        self._condition = threading.Condition()
+
+    def tell(self) -> None:
+        """It has happened."""
+        with self._condition:
+            self.count += 1
+            self._condition.notify_all()
+
+    def wait(self, since: int, seconds: float) -> None:
+        """Wait until it has happened more than ``since`` times, for ``seconds`` at most."""
+        with self._condition:
+            self._condition.wait_for(lambda: self.count > since, seconds)
+
+
+class Output:
+    """The text that came out of a pipe: all of it, or the last ``limit`` bytes where it is more.
+
+    ``news`` is called when something was read, and at the pipe's end.
+    """
+
+    def __init__(
+        self, fd: int, limit: int | None = KEPT_BYTES, news: Callable[[], None] = lambda: None
+    ) -> None:
         self._fd = fd
         self._limit = limit
+        self._news = news
         self._kept = bytearray()
         self._dropped = 0
+        self._run_begins = 0  # counted from the first byte ever, those dropped included
         self._lock = threading.Lock()
         os.set_blocking(fd, False)
         _pump.add(self)
@@ -36,18 +63,22 @@ class Output:
     def drain(self) -> bool:
         """Read what is there, or as much as a pipe can hold; False once the pipe is at its end."""
         with self._lock:
-            for _ in range(_MOST_CHUNKS):  # and no more, for a program that writes as fast as we read
-                if self._fd < 0:
-                    return False
-                try:
-                    chunk = os.read(self._fd, _CHUNK)
-                except BlockingIOError:
-                    return True
-                if not chunk:
-                    self._close()
-                    return False
-                self._keep(chunk)
-            return True
+            read, more = self._drain()
+        if read:
+            self._news()  # without the lock: who waits for it wants to read
+        return more
+
+    def follow(self, fd: int, mark: str) -> None:
+        """Go on with another pipe, after ``mark`` on a line of its own."""
+        self.close()
+        os.set_blocking(fd, False)
+        with self._lock:
+            if self._kept and self._kept[-1:] != b"\n":
+                self._kept += b"\n"
+            self._keep(f"{mark}\n".encode())
+            self._run_begins = self._dropped + len(self._kept)
+            self._fd = fd
+        _pump.add(self)
 
     def data(self) -> bytes:
         """Everything kept so far, what the pipe holds at this moment included."""
@@ -58,6 +89,11 @@ class Output:
         dropped, data = self._read()
         text = data.decode(errors="replace")
         return f"[{dropped} bytes before this were dropped]\n{text}" if dropped else text
+
+    def text_of_run(self) -> str:
+        """What came through the present pipe, as far as it is kept."""
+        dropped, data = self._read()
+        return data[max(0, self._run_begins - dropped) :].decode(errors="replace")
 
     def close(self) -> None:
         """Read what is there and stop reading, whoever may still hold the other end."""
@@ -70,6 +106,21 @@ class Output:
         with self._lock:
             self._trim()
             return self._dropped, bytes(self._kept)
+
+    def _drain(self) -> tuple[bool, bool]:
+        """Whether there was something, and whether there may be more."""
+        for turn in range(_MOST_CHUNKS):  # and no more, for a program that writes as fast as we read
+            if self._fd < 0:
+                return turn > 0, False
+            try:
+                chunk = os.read(self._fd, _CHUNK)
+            except BlockingIOError:
+                return turn > 0, True
+            if not chunk:
+                self._close()
+                return True, False
+            self._keep(chunk)
+        return True, True
 
     def _keep(self, chunk: bytes) -> None:
         self._kept += chunk
