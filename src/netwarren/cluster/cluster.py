@@ -6,6 +6,7 @@ Does not belong here: decisions (see `netwarren.topology`), requests to the kern
 report looks like (see `report`).
 """
 
+import errno
 import itertools
 import os
 import re
@@ -18,11 +19,21 @@ from typing import Any, Self, TypeVar
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
 from netwarren.cluster.wiring import Wiring
-from netwarren.errors import BackgroundError, ClosedError, ConfigurationError, DuplicateName, UnknownName
+from netwarren.errors import (
+    BackgroundError,
+    ClosedError,
+    ConfigurationError,
+    DuplicateName,
+    KernelError,
+    UnknownName,
+)
+from netwarren.kernel import netns
 from netwarren.kernel.netns import Namespace
+from netwarren.names import ClusterDNS
+from netwarren.names.kubernetes import Snapshot
 from netwarren.runtime import ferry
 from netwarren.runtime.machine import Machine, end_all
-from netwarren.sandbox import Sandbox, names, shell
+from netwarren.sandbox import Sandbox, names, resolver, shell
 from netwarren.topology import plan
 from netwarren.topology.addresses import (
     AddressesArgument,
@@ -36,7 +47,9 @@ from netwarren.topology.configuration import read_ranges
 from netwarren.topology.model import ClusterModel
 from netwarren.topology.naming import check_name
 from netwarren.topology.operations import ROOT
+from netwarren.topology.services import Endpoint, ServiceSpec
 from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeSpec, PodSpec
+from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
 
 T = TypeVar("T")
 
@@ -84,8 +97,11 @@ class Cluster:
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Pod] = {}
         self._published: list[str] = []
+        self._services: Callable[[], Sequence[tuple[ServiceSpec, tuple[Endpoint, ...]]]] = lambda: ()
+        self.dns = ClusterDNS(self._snapshot)
         self.name = name
         (sandbox or Sandbox()).enter()
+        resolver.prepare([str(address) for address in NAME_SERVER_IN_PROCESS.values()], self.families)
         try:
             self.root = ferry.roam(self._make_root)
         except BaseException:
@@ -278,6 +294,7 @@ class Cluster:
         try:
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         finally:
+            self.dns.close()  # without the lock, too: whoever answers may be waiting for it
             with self._lock:
                 self._give_back_root()
                 self._abandon()
@@ -343,15 +360,40 @@ class Cluster:
 
     def _make_root(self) -> Root:
         label = f"the root of {self.name}"
-        waiting = roots.take(self._model.root)
-        if waiting is not None:
-            namespace = self._wiring.adopt(ROOT, label, *waiting)
-        else:
+        namespace = self._adopt_root(label)
+        if namespace is None:
             namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
-            self._wiring.apply(plan.plan_cluster(self._model.ranges))
+            self._wiring.apply(plan.plan_cluster(self._model.ranges, resolver.host_servers()))
             roots.learn(self._model.root, self._wiring.netlink(ROOT))
+            self.dns.listen(self.families)
         self.netns_name = self._publish_root(namespace)
         return Root(self, namespace)
+
+    def _adopt_root(self, label: str) -> Namespace | None:
+        waiting = roots.take(self._model.root)
+        if waiting is None:
+            return None
+        namespace = self._wiring.adopt(ROOT, label, *waiting)
+        netns.enter(namespace)
+        try:
+            self.dns.listen(self.families)
+        except KernelError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            # A child that was being forked as the last cluster ended still holds that one's sockets.
+            self._wiring.discard(ROOT)
+            return None
+        return namespace
+
+    def _snapshot(self) -> Snapshot:
+        """For the name server's thread, without the lock: each tuple is made at one go."""
+        return Snapshot(
+            self.families,
+            self._model.root,
+            tuple(self._model.nodes.values()),
+            tuple(self._model.pods.values()),
+            tuple(self._services()),
+        )
 
     def _add_nodes(self, wanted: Sequence[tuple[str, AddressesArgument, NetworksArgument]]) -> list[Node]:
         others = [node.spec for node in self._nodes.values()]
@@ -391,6 +433,7 @@ class Cluster:
         self._wiring.discard(name)
 
     def _abandon(self) -> None:
+        self.dns.close()
         for published in self._published:
             names.withdraw(published)
         for key in [key for key in self._wiring.namespaces if key != ROOT]:

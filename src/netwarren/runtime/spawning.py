@@ -7,6 +7,7 @@ Does not belong here: the orderly end, which finds programs by where they stand.
 """
 
 import sys
+from collections.abc import Container
 from functools import partial
 
 from netwarren.runtime import ferry, standing, warden
@@ -24,8 +25,10 @@ def follow() -> None:
         sys.addaudithook(_hear)
 
 
-def _hear(event: str, _arguments: tuple[object, ...]) -> None:
-    if event in _EVENTS:
+def _hear(event: str, _arguments: tuple[object, ...], events: Container[str] = _EVENTS) -> None:
+    if (
+        event in events
+    ):  # a parameter, because the hook outlives this module's globals at the interpreter's end
         namespace = standing.in_pod()
         if namespace is not None:
             ferry.call(partial(warden.watch, namespace))
