@@ -316,7 +316,8 @@ class Cluster:
         return report.picture(self)
 
     def report(self) -> str:
-        """Everything a failing test's reader wants: the picture, routes, listening sockets, programs' output.
+        """Everything a failing test's reader wants: the picture, routes, listening sockets, programs' output,
+        the last questions for names.
 
         Never raises: what cannot be read is said in its place.
         """

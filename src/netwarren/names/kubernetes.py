@@ -107,14 +107,15 @@ def _headless(service: ServiceSpec, ready: Iterable[Endpoint]) -> Iterator[Recor
 
 def _pod(pod: PodSpec, by_name: bool, behind: set[Address]) -> Iterator[Record]:
     addresses = [each.ip for each in pod.interfaces]
-    dashed = ""
+    above = f"{pod.namespace}.pod.{CLUSTER_DOMAIN}"
     for address in addresses:
         for spelling in dict.fromkeys((str(address), address.exploded)):
-            dashed = f"{_dashes(spelling)}.{pod.namespace}.pod.{CLUSTER_DOMAIN}"
-            yield address_record(dashed, address)
-    name = f"{pod.name}.{pod.namespace}.svc.{CLUSTER_DOMAIN}" if by_name else dashed
+            yield address_record(f"{_dashes(spelling)}.{above}", address)
+    name = f"{pod.name}.{pod.namespace}.svc.{CLUSTER_DOMAIN}"
     if by_name:
         yield from _named(name, addresses)
+    else:
+        name = f"{_dashes(str(addresses[0]))}.{above}"
     yield from _back(name, (address for address in addresses if address not in behind))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netwarren.errors import KernelError
 from netwarren.kernel import descriptors
@@ -185,7 +185,7 @@ class Listener:
                 return address, [(level, kind, _PKTINFO4.pack(0, address, bytes(4)))]
         return b"", []
 
-    def _send(self, reply: list[tuple[int, int, bytes]], to: object, data: bytes) -> None:
+    def _send(self, reply: list[tuple[int, int, bytes]], to: tuple[Any, ...], data: bytes) -> None:
         with contextlib.suppress(OSError):  # no room, or no way: the packet is lost, as packets are
             self.udp.sendmsg([data], reply, 0, to)
 

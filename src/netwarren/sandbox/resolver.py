@@ -108,15 +108,17 @@ def _hide_daemons() -> None:
 
 
 def _cover(target: str, text: str) -> None:
-    """Lay a file with ``text`` over another; it is whole when it first is seen."""
-    source = f"{os.path.realpath('/var/run')}/netwarren-{os.getpid()}"  # a /run of our own; see `names`
+    """Lay a file with ``text`` over another; it is whole when it first is seen.
+
+    It keeps its name in our own /run (see `names`): nothing can be laid over a file that has none.
+    """
+    place = f"{os.path.realpath('/var/run')}/netwarren"
+    source = f"{place}/{os.path.basename(target)}-{os.getpid()}"
     try:
-        with open(source, "x", encoding="utf-8", errors="surrogateescape") as file:
+        os.makedirs(place, exist_ok=True)
+        with open(source, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
-        try:
-            mount.bind(source, target)
-        finally:
-            os.unlink(source)  # what is mounted stays
+        mount.bind(source, target)
     except (OSError, KernelError):
         return  # said in docs/limits.md; addresses work all the same
 
