@@ -40,7 +40,7 @@ def test_what_cannot_be_added_is_refused(cluster: Cluster) -> None:
         (lambda: dns.wrong(), ConfigurationError, "no address is given"),
     ):
         with pytest.raises(error, match=says):
-            call()  # type: ignore[no-untyped-call]
+            call()
     assert repr(dns) == "<ClusterDNS: 0 records added, 0 faults, 0 queries>"
 
 
@@ -50,7 +50,7 @@ def test_a_text_is_one_string_with_its_spaces(cluster: Cluster) -> None:
     cluster.dns.add("note.example", "TXT", 'say "hello" now')
     with cluster.add_pod("pod"):
         answer = query.udp(message.make_query("note.example", "TXT"), "169.254.20.10", timeout=10).answer
-    assert answer[0][0].strings == (b'say "hello" now',)  # type: ignore[attr-defined]
+    assert answer[0][0].strings == (b'say "hello" now',)
 
 
 def test_wrong_failing_and_empty_answers_end_with_their_block(cluster: Cluster) -> None:

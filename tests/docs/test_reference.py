@@ -14,6 +14,7 @@ import pytest
 
 import netwarren
 from netwarren import Background, Cluster, Node, Pod, Program, Root, Sandbox, cli, pytest_plugin
+from netwarren.names import ClusterDNS
 from netwarren.runtime.machine import Machine
 from tests.docs.markdown import ROOT, read
 
@@ -23,6 +24,7 @@ TEXT = REFERENCE.path.read_text()
 # The words of entries, and the classes that have them; what a Machine has, pods, nodes and roots have.
 OWNERS: dict[str, tuple[type, ...]] = {
     "cluster": (Cluster,),
+    "dns": (ClusterDNS,),
     "pod": (Machine, Pod),
     "node": (Node, Pod),
     "program": (Program,),
@@ -66,9 +68,9 @@ def test_every_public_name_is_there(name: str) -> None:
     assert re.search(rf"`(netwarren\.)?{name}\b", TEXT)
 
 
-@pytest.mark.parametrize("owner", [Cluster, Pod, Node, Root, Program, Background, Sandbox])
+@pytest.mark.parametrize("owner", [Cluster, ClusterDNS, Pod, Node, Root, Program, Background, Sandbox])
 def test_every_public_member_is_there(owner: type) -> None:
-    words = {Pod: ("pod", "node"), Node: ("pod", "node"), Root: ("pod",)}.get(
+    words = {ClusterDNS: ("dns",), Pod: ("pod", "node"), Node: ("pod", "node"), Root: ("pod",)}.get(
         owner, (owner.__name__.lower(),)
     )
     told = {name for word, name, _signature in ENTRIES if word in words}

@@ -55,5 +55,5 @@ def ask(
     return decision.answer
 
 
-def values(zone: Zone, name: str, type: str = "A", **options: bool) -> list[str]:
-    return [record.value for record in ask(zone, name, type, **options).records]
+def values(zone: Zone, name: str, type: str = "A", *, search: bool = False) -> list[str]:
+    return [record.value for record in ask(zone, name, type, search=search).records]

@@ -546,3 +546,25 @@ def test_pods_neither_forward_nor_chatter() -> None:
     quiet, no_router = "net.ipv6.conf.default.addr_gen_mode=1", "net.ipv6.conf.default.accept_ra=0"
     assert settings("pod", (4,)) == [f"{quiet} if there"]
     assert settings("pod", (6,)) == settings("pod", (4, 6)) == [quiet, no_router]
+
+
+def test_a_root_has_the_addresses_where_names_are_asked_for_and_the_hosts_that_are_nobodys() -> None:
+    ranges = ClusterModel((4, 6)).ranges
+    hosts = [
+        ip_address(text) for text in ("192.0.2.53", "10.0.0.2", "10.0.1.2", "172.18.0.9", "2001:db8::53")
+    ]
+    (step,) = plan.plan_cluster(ranges, hosts)
+    on_lo = [
+        str(each.interface)
+        for each in step.operations
+        if isinstance(each, ops.AddAddress) and each.index == 1
+    ]
+    assert on_lo == [
+        "169.254.20.10/32",
+        "169.254.20.11/32",
+        "fd00:169:254:20::10/128",
+        "fd00:169:254:20::11/128",
+        "192.0.2.53/32",
+        "10.0.0.2/32",
+        "2001:db8::53/128",
+    ]

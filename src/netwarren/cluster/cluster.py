@@ -294,7 +294,7 @@ class Cluster:
         try:
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         finally:
-            self.dns.close()  # without the lock, too: whoever answers may be waiting for it
+            self.dns._close()  # without the lock, too: whoever answers may be waiting for it
             with self._lock:
                 self._give_back_root()
                 self._abandon()
@@ -366,7 +366,7 @@ class Cluster:
             namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
             self._wiring.apply(plan.plan_cluster(self._model.ranges, resolver.host_servers()))
             roots.learn(self._model.root, self._wiring.netlink(ROOT))
-            self.dns.listen(self.families)
+            self.dns._listen(self.families)
         self.netns_name = self._publish_root(namespace)
         return Root(self, namespace)
 
@@ -377,7 +377,7 @@ class Cluster:
         namespace = self._wiring.adopt(ROOT, label, *waiting)
         netns.enter(namespace)
         try:
-            self.dns.listen(self.families)
+            self.dns._listen(self.families)
         except KernelError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -434,7 +434,7 @@ class Cluster:
         self._wiring.discard(name)
 
     def _abandon(self) -> None:
-        self.dns.close()
+        self.dns._close()
         for published in self._published:
             names.withdraw(published)
         for key in [key for key in self._wiring.namespaces if key != ROOT]:

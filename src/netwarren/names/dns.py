@@ -151,7 +151,7 @@ class ClusterDNS:
 
     # --- for the server ---
 
-    def decide(self, question: Question, source: str) -> tuple[Decision, Asker]:
+    def _decide(self, question: Question, source: str) -> tuple[Decision, Asker]:
         """What becomes of a question from the address ``source``, and whose it is."""
         snapshot, added = self._snapshot(), self._added
         if self._known != (snapshot, added):
@@ -161,15 +161,15 @@ class ClusterDNS:
         asker = self._askers.get(ipaddress.ip_address(source.removeprefix("::ffff:"))) or Asker(source)
         return decide(question, asker, self._zone, self._faults), asker
 
-    def log(self, question: Question, asker: Asker, transport: str, decision: Decision) -> None:
+    def _log(self, question: Question, asker: Asker, transport: str, decision: Decision) -> None:
         """Keep what came of a question for `queries`."""
         self._queries.append(logged(question, asker, transport, decision))
 
-    def listen(self, families: Sequence[Family]) -> None:
+    def _listen(self, families: Sequence[Family]) -> None:
         """Answer from now on, in the network namespace in which the calling thread stands."""
         self._listener = server.listen(self, families)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Answer no more; again is fine."""
         listener, self._listener = self._listener, None
         if listener is not None:

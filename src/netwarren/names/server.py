@@ -155,11 +155,11 @@ class Listener:
             send(raw.bare(data, raw.SERVFAIL))
 
     def _answer(self, request: "Request", source: str, transport: str, send: Send) -> None:
-        decision, asker = self.names.decide(request.question, source)
+        decision, asker = self.names._decide(request.question, source)
         longest = _LONGEST if transport == "tcp" else request.payload
 
         def finish(answer: Answer | None) -> None:
-            self.names.log(request.question, asker, transport, replace(decision, answer=answer))
+            self.names._log(request.question, asker, transport, replace(decision, answer=answer))
             if answer is not None:
                 assert _server.wire is not None
                 _server.after(
