@@ -166,9 +166,16 @@ def test_the_version_is_that_of_the_installed_package() -> None:
     assert netwarren.__version__ == importlib.metadata.version("netwarren")
 
 
-def test_the_package_needs_nothing_but_python() -> None:
+def test_the_package_needs_python_and_a_codec_for_dns() -> None:
     required = importlib.metadata.requires("netwarren") or []
-    assert [each for each in required if "extra ==" not in each] == []
+    assert [each for each in required if "extra ==" not in each] == ["dnspython>=2.6"]
+
+
+def test_a_cluster_does_not_load_the_codec_until_a_name_is_asked_for() -> None:
+    code = "from netwarren import Cluster\nwith Cluster() as cluster: cluster.add_pod('a')\n"
+    loaded = loaded_by(f"exec({code!r})")
+    assert "netwarren.names.server" in loaded
+    assert {name for name in loaded if name.split(".")[0] == "dns"} == set()
 
 
 # --- errors travel: between workers of pytest-xdist, out of forked children -------------------------

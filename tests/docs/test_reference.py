@@ -26,6 +26,7 @@ from netwarren import (
     cli,
     pytest_plugin,
 )
+from netwarren.names import ClusterDNS
 from netwarren.runtime.machine import Machine
 from tests.docs.markdown import ROOT, read
 
@@ -35,6 +36,7 @@ TEXT = REFERENCE.path.read_text()
 # The words of entries, and the classes that have them; what a Machine has, pods, nodes and roots have.
 OWNERS: dict[str, tuple[type, ...]] = {
     "cluster": (Cluster,),
+    "dns": (ClusterDNS,),
     "pod": (Machine, Pod),
     "node": (Node, Pod),
     "program": (Program,),
@@ -81,10 +83,10 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "owner", [Cluster, Pod, Node, Root, Program, Background, Published, Sandbox, Service]
+    "owner", [Cluster, ClusterDNS, Pod, Node, Root, Program, Background, Published, Sandbox, Service]
 )
 def test_every_public_member_is_there(owner: type) -> None:
-    words = {Pod: ("pod", "node"), Node: ("pod", "node"), Root: ("pod",)}.get(
+    words = {ClusterDNS: ("dns",), Pod: ("pod", "node"), Node: ("pod", "node"), Root: ("pod",)}.get(
         owner, (owner.__name__.lower(),)
     )
     told = {name for word, name, _signature in ENTRIES if word in words}

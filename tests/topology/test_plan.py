@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 from textwrap import dedent
 
 import pytest
@@ -106,6 +107,8 @@ def test_the_plan_of_an_ipv4_cluster_with_two_nodes_and_three_pods() -> None:
     assert in_words(plan_cluster(model.ranges)) == dedent("""\
         [root]
         link set 1 up
+        addr add 169.254.20.10/32 dev 1
+        addr add 169.254.20.11/32 dev 1
         link add br0 index 1000 address 0a:58:ac:12:00:01 type bridge
         link set 1000 up
         addr add 172.18.0.1/16 dev 1000
@@ -237,6 +240,12 @@ def test_the_plan_of_a_dual_stack_cluster_with_two_nodes_and_three_pods() -> Non
     assert in_words(plan_cluster(model.ranges)) == dedent("""\
         [root]
         link set 1 up
+        addr add 169.254.20.10/32 dev 1
+        addr add 169.254.20.11/32 dev 1
+        addr add fd00:169:254:20::10/128 dev 1
+        settle fd00:169:254:20::10 dev 1
+        addr add fd00:169:254:20::11/128 dev 1
+        settle fd00:169:254:20::11 dev 1
         link add br0 index 1000 address 0a:58:ac:12:00:01 type bridge
         link set 1000 up
         addr add 172.18.0.1/16 dev 1000
@@ -546,3 +555,23 @@ def test_pods_neither_forward_nor_chatter() -> None:
     quiet, no_router = "net.ipv6.conf.default.addr_gen_mode=1", "net.ipv6.conf.default.accept_ra=0"
     assert settings("pod", (4,)) == [f"{quiet} if there"]
     assert settings("pod", (6,)) == settings("pod", (4, 6)) == [quiet, no_router]
+
+
+def test_a_root_has_the_addresses_where_names_are_asked_for_and_the_hosts_that_are_nobodys() -> None:
+    ranges = ClusterModel((4, 6)).ranges
+    hosts = [
+        ip_address(text) for text in ("192.0.2.53", "10.0.0.2", "10.0.1.2", "172.18.0.9", "2001:db8::53")
+    ]
+    (step,) = plan_cluster(ranges, hosts)
+    on_lo = [
+        str(each.interface) for each in step.operations if isinstance(each, AddAddress) and each.index == 1
+    ]
+    assert on_lo == [
+        "169.254.20.10/32",
+        "169.254.20.11/32",
+        "fd00:169:254:20::10/128",
+        "fd00:169:254:20::11/128",
+        "192.0.2.53/32",
+        "10.0.0.2/32",
+        "2001:db8::53/128",
+    ]

@@ -8,6 +8,7 @@ report looks like (see `report`).
 
 import atexit
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -32,10 +33,13 @@ from netwarren.errors import (
     ProgramError,
     UnknownName,
 )
+from netwarren.kernel import netns
 from netwarren.kernel.netns import Namespace
+from netwarren.names import ClusterDNS
+from netwarren.names.kubernetes import Snapshot
 from netwarren.runtime import ferry
 from netwarren.runtime.machine import Machine, end_all
-from netwarren.sandbox import Sandbox, names, shell
+from netwarren.sandbox import Sandbox, names, resolver, shell
 from netwarren.topology import plan
 from netwarren.topology.addresses import (
     AddressesArgument,
@@ -52,7 +56,7 @@ from netwarren.topology.model import ClusterModel
 from netwarren.topology.naming import check_name
 from netwarren.topology.operations import ROOT
 from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeSpec, PodSpec
-from netwarren.topology.wellknown import NAME_SERVERS
+from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS, NAME_SERVERS
 
 if TYPE_CHECKING:
     from netwarren.cluster.egress import Outlet
@@ -114,12 +118,14 @@ class Cluster(Serving):
         self._pods: dict[str, Pod] = {}
         self._services = None
         self._published: list[str] = []
+        self.dns = ClusterDNS(self._snapshot)
         self.name = name
         if service_range is not None:
             self._make_services(service_range)
         (sandbox or Sandbox()).enter()
         self._owner = os.getpid()  # now: entering may have gone on in a forked child
         self._outlet: Outlet | None = None
+        resolver.prepare([str(address) for address in NAME_SERVER_IN_PROCESS.values()], self.families)
         try:
             self.root = ferry.roam(self._make_root)
             if ways_out is not None:
@@ -345,6 +351,7 @@ class Cluster(Serving):
         finally:
             if self._outlet is not None:
                 self._outlet.close()
+            self.dns._close()  # without the lock, too: whoever answers may be waiting for it
             with self._lock:
                 self._give_back_root()
                 self._abandon()
@@ -370,7 +377,8 @@ class Cluster(Serving):
         return report.picture(self)
 
     def report(self) -> str:
-        """Everything a failing test's reader wants: the picture, routes, listening sockets, programs' output.
+        """Everything a failing test's reader wants: the picture, routes, listening sockets, programs' output,
+        the last questions for names.
 
         Never raises: what cannot be read is said in its place.
         """
@@ -418,13 +426,12 @@ class Cluster(Serving):
 
     def _make_root(self) -> Root:
         label = f"the root of {self.name}"
-        waiting = roots.take(self._model.root)
-        if waiting is not None:
-            namespace = self._wiring.adopt(ROOT, label, *waiting)
-        else:
+        namespace = self._adopt_root(label)
+        if namespace is None:
             namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
-            self._wiring.apply(plan.plan_cluster(self._model.ranges))
+            self._wiring.apply(plan.plan_cluster(self._model.ranges, resolver.host_servers()))
             roots.learn(self._model.root, self._wiring.netlink(ROOT))
+            self.dns._listen(self.families)
         self.netns_name = self._publish_root(namespace)
         return Root(self, namespace)
 
@@ -444,12 +451,41 @@ class Cluster(Serving):
             return None
         ranges = [network for each in self._model.ranges for network in (each.pods, each.nodes)]
         ranges += [host_network(servers[family]) for family in self.families for servers in NAME_SERVERS]
+        ranges += [host_network(each) for each in resolver.host_servers() if each.version in self.families]
         return Egress.choose(openings, (interface.ip for interface in self._model.root), ranges)
 
     def _open(self, ways_out: Egress) -> "Outlet":
         from netwarren.cluster.egress import Outlet
 
-        return Outlet(ways_out, self.root)
+        outlet = Outlet(ways_out, self.root)
+        self.dns.upstream = outlet.upstream
+        return outlet
+
+    def _adopt_root(self, label: str) -> Namespace | None:
+        waiting = roots.take(self._model.root)
+        if waiting is None:
+            return None
+        namespace = self._wiring.adopt(ROOT, label, *waiting)
+        netns.enter(namespace)
+        try:
+            self.dns._listen(self.families)
+        except KernelError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            # A child that was being forked as the last cluster ended still holds that one's sockets.
+            self._wiring.discard(ROOT)
+            return None
+        return namespace
+
+    def _snapshot(self) -> Snapshot:
+        """For the name server's thread, without the lock: each tuple is made at one go."""
+        return Snapshot(
+            self.families,
+            self._model.root,
+            tuple(self._model.nodes.values()),
+            tuple(self._model.pods.values()),
+            self._services.snapshot(tuple(self._pods.values())) if self._services is not None else (),
+        )
 
     def _add_nodes(self, wanted: Sequence[tuple[str, AddressesArgument, NetworksArgument]]) -> list[Node]:
         others = [node.spec for node in self._nodes.values()]
@@ -495,6 +531,7 @@ class Cluster(Serving):
     def _abandon(self) -> None:
         if self._services is not None:
             self._services.close()
+        self.dns._close()
         for published in self._published:
             names.withdraw(published)
         for key in [key for key in self._wiring.namespaces if key != ROOT]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OUTPUT_LINES = 40
 MOST_MACHINES = 40
+LAST_QUERIES = 20
 
 
 def picture(cluster: "Cluster") -> str:
@@ -63,7 +64,7 @@ def _services(cluster: "Cluster") -> list[str]:
 
 
 def report(cluster: "Cluster") -> str:
-    """`picture`, then each member's routes, sockets, background code and programs with their output."""
+    """`picture`, each member's routes, sockets, background code and programs, and what names were asked for."""
     lines = [
         picture(cluster),
         f"step in, while this process runs (pytest --pdb): {cluster.step_in_command()}",
@@ -78,6 +79,9 @@ def report(cluster: "Cluster") -> str:
             lines.append(f"  cannot be read: {error!r}")
     if len(members) > MOST_MACHINES:
         lines.append(f"... and {len(members) - MOST_MACHINES} more members, not shown")
+    queries = cluster.dns.queries[-LAST_QUERIES:]
+    if queries:
+        lines += [f"the last {len(queries)} questions for names:", *(f"  {query}" for query in queries)]
     return "\n".join(lines)
 
 

@@ -5,11 +5,11 @@ cluster's lock; the model decides first and is put back if the kernel refuses.
 Does not belong here: decisions (see `netwarren.topology`), requests to the kernel (see `service_wiring`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from netwarren.cluster.members import Node
+from netwarren.cluster.members import Node, Pod
 from netwarren.cluster.service import Service
 from netwarren.cluster.service_wiring import ServiceWiring, Wanted
 from netwarren.errors import AddressError
@@ -21,8 +21,6 @@ from netwarren.topology.services import Endpoint, ServiceSpec, endpoints_of
 from netwarren.topology.specs import DEFAULT_NAMESPACE, PodSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from netwarren.cluster.cluster import Cluster
 
 
@@ -30,7 +28,7 @@ class Services:
     """The services of ``cluster``, whose ranges are ``ranges`` and ``service_range``."""
 
     def __init__(
-        self, cluster: "Cluster", ranges: "Sequence[Ranges]", service_range: NetworksArgument = None
+        self, cluster: "Cluster", ranges: Sequence[Ranges], service_range: NetworksArgument = None
     ) -> None:
         self.cluster = cluster
         self._model = ServiceModel(ranges, service_range)
@@ -71,8 +69,11 @@ class Services:
 
     def endpoints(self, spec: ServiceSpec) -> tuple[Endpoint, ...]:
         """The endpoints of a service at this moment; a pod that is being removed is none."""
-        pods = [pod for pod in self.cluster.pods.values() if not pod.gone]
-        return endpoints_of(spec, (pod.spec for pod in pods), (pod.name for pod in pods if not pod.ready))
+        return _endpoints(spec, self.cluster.pods.values())
+
+    def snapshot(self, pods: Sequence[Pod]) -> tuple[tuple[ServiceSpec, tuple[Endpoint, ...]], ...]:
+        """All services and their endpoints among ``pods``; needs no lock."""
+        return tuple((spec, _endpoints(spec, pods)) for spec in tuple(self._model.services.values()))
 
     def follow(self, pods: Iterable[PodSpec]) -> None:
         """Something about ``pods`` has changed: bring the services that select them up to date."""
@@ -130,6 +131,11 @@ class Services:
         }
         if wanted:
             ferry.roam(partial(self._wiring.update, list(nodes), wanted))
+
+
+def _endpoints(spec: ServiceSpec, pods: Iterable[Pod]) -> tuple[Endpoint, ...]:
+    there = [pod for pod in pods if not pod.gone]
+    return endpoints_of(spec, (pod.spec for pod in there), (pod.name for pod in there if not pod.ready))
 
 
 def _title(namespace: str, name: str) -> str:

@@ -5,11 +5,18 @@ Every namespace a plan speaks of exists and has its `sysctls`, set before its fi
 Does not belong here: deciding addresses (see `model`), applying a plan, or undoing half of one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Interface
 from typing import Literal
 
-from netwarren.topology.addresses import Family, Interface, default_network, host_network, interface_of
+from netwarren.topology.addresses import (
+    Address,
+    Family,
+    Interface,
+    default_network,
+    host_network,
+    interface_of,
+)
 from netwarren.topology.links import (
     BRIDGE,
     BRIDGE_INDEX,
@@ -41,6 +48,7 @@ from netwarren.topology.operations import (
 )
 from netwarren.topology.ranges import Ranges
 from netwarren.topology.specs import NodeSpec, PodSpec
+from netwarren.topology.wellknown import NAME_SERVER, NAME_SERVER_IN_PROCESS
 
 # Why permanent neighbours: every namespace of the machine shares one table of 1,024 learned ones
 # (net.ipv4.neigh.default.gc_thresh3, out of reach without root). More than that within five seconds,
@@ -72,18 +80,34 @@ def sysctls(kind: Literal["root", "node", "pod"], families: Sequence[Family]) ->
     return tuple(chosen)
 
 
-def plan_cluster(ranges: Sequence[Ranges]) -> Plan:
-    """The bridge, in the root::
+def plan_cluster(ranges: Sequence[Ranges], host_servers: Iterable[Address] = ()) -> Plan:
+    """The bridge, and where names are asked for, in the root::
 
     ip link set lo up
+    ip addr add 169.254.20.10/32 dev lo            # and 169.254.20.11/32
+    ip addr add fd00:169:254:20::10/128 dev lo     # and fd00:169:254:20::11/128; both with IPv6 only
+    ip addr add 192.0.2.53/32 dev lo               # those of ``host_servers`` that are nobody's here
     ip link add br0 index 1000 address 0a:58:ac:12:00:01 type bridge
     ip link set br0 up
     ip addr add 172.18.0.1/16 dev br0
     ip addr add fd00:172:18::1/64 dev br0 nodad    # and fe80::1/64; both with IPv6 only
     """
     root = [each.root for each in ranges]
+    servers = [
+        by_family[each.family] for each in ranges for by_family in (NAME_SERVER, NAME_SERVER_IN_PROCESS)
+    ]
+    # A pod that asks the host's name server is answered by ours. Refusing it would not do: the kernel says
+    # "unreachable" to an IPv4 address once a second (ip_error()), and resolvers wait 5 s for an answer.
+    servers += [
+        server for server in dict.fromkeys(host_servers) if any(each.spares(server) for each in ranges)
+    ]
     operations: list[Operation] = [
         SetUp(LOOPBACK_INDEX),
+        *(
+            each
+            for server in servers
+            for each in _address(LOOPBACK_INDEX, interface_of(server, server.max_prefixlen))
+        ),
         AddBridge(BRIDGE, BRIDGE_INDEX, eth0_mac(root, BRIDGE_INDEX)),
         SetUp(BRIDGE_INDEX),
     ]

@@ -18,6 +18,7 @@ from netwarren.topology.addresses import (
     address_at,
     family_of,
     interface_of,
+    network_at,
     parse_network,
 )
 
@@ -92,6 +93,12 @@ class Ranges:
     def root(self) -> Interface:
         """What the root has on the bridge: 172.18.0.1/16."""
         return interface_of(gateway_of(self.nodes), self.nodes.prefixlen)
+
+    def spares(self, address: Address) -> bool:
+        """Whether ``address``, of this family, never is a node's or a pod's; the first pod range is nobody's."""
+        if address.version != self.family or address in self.nodes:
+            return False
+        return address not in self.pods or address in network_at(self.pods, 0, self.prefix)
 
 
 def check_use(what: str, network: Network, example: str) -> None:

@@ -1,0 +1,188 @@
+"""A cluster's DNS as users hold it: records of their own, faults, and what was asked.
+
+Rules: records follow from the cluster at the moment of the question; a fault ends with its ``with`` block;
+safe to use from any thread.
+Does not belong here: sockets (see `server`), what is answered (see `answer`).
+"""
+
+import contextlib
+import ipaddress
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import TypeAlias
+
+from netwarren.errors import ConfigurationError
+from netwarren.names import kubernetes, server
+from netwarren.names.answer import Decision, Question, decide
+from netwarren.names.faults import RCODES, Fault
+from netwarren.names.kubernetes import Asker, Snapshot
+from netwarren.names.queries import MOST_QUERIES, Query, logged
+from netwarren.names.records import TTL, Record, Zone, plain
+from netwarren.runtime.machine import Machine
+from netwarren.topology.addresses import Address, AddressArgument, Family, parse_address
+
+Upstream: TypeAlias = Callable[[str], Sequence[AddressArgument] | None]
+
+_LONGEST_TTL = 2**31 - 1
+
+
+class ClusterDNS:
+    """The name server of a cluster, as `Cluster.dns`.
+
+    ``upstream`` may be set to a callable that gets a name outside the cluster's domain and returns its
+    addresses, or None where there is no such name. It is called on a thread of its own. Without one, there
+    are no names outside.
+    """
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self.upstream: Upstream | None = None
+        self._snapshot = snapshot
+        self._lock = threading.Lock()
+        self._added: tuple[Record, ...] = ()
+        self._faults: tuple[Fault, ...] = ()
+        self._queries: deque[Query] = deque(maxlen=MOST_QUERIES)
+        self._known: tuple[Snapshot, tuple[Record, ...]] | None = None
+        self._zone = Zone()
+        self._askers: dict[Address, Asker] = {}
+        self._listener: server.Listener | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<ClusterDNS: {len(self._added)} records added, {len(self._faults)} faults, "
+            f"{len(self._queries)} queries>"
+        )
+
+    # --- records ---
+
+    def add(self, name: str, type: str, *values: AddressArgument, ttl: int = TTL) -> None:
+        """Add records: ``name`` has the ``values`` from now on, besides those that it has by itself.
+
+        ``name`` is whole (``db.example.com``), inside the cluster's domain or outside; a label ``*`` in
+        front stands for all other names there. ``type`` is ``"A"``, ``"CNAME"``, ``"SRV"`` or any other,
+        and values are written as in a zone file, in which names are whole, too. ``ttl`` is in seconds.
+        Raises `ConfigurationError`, and `AddressError` for an address that is none.
+        """
+        from netwarren.names import wire
+
+        if not values:
+            raise ConfigurationError(f"no value is given for {type} {name}; give at least one")
+        if not 0 <= ttl <= _LONGEST_TTL:
+            raise ConfigurationError(f"ttl={ttl} is not a time to live; it is 0 to {_LONGEST_TTL} seconds")
+        kind = type.upper()
+        records = [Record(plain(name), kind, _value(kind, str(value)), ttl) for value in values]
+        for record in records:
+            wire.check(record)
+        with self._lock:
+            self._added = tuple(dict.fromkeys((*self._added, *records)))
+
+    def remove(self, name: str, type: str | None = None) -> None:
+        """Take back what was added under ``name``, of ``type`` or of all types; again is fine."""
+        with self._lock:
+            self._added = tuple(
+                record
+                for record in self._added
+                if record.name != plain(name) or type not in (None, record.type, record.type.lower())
+            )
+
+    # --- faults ---
+
+    def slow(
+        self, seconds: float, *, name: str | None = None, pod: str | Machine | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """``with cluster.dns.slow(2):`` answers come ``seconds`` late until the block ends.
+
+        ``name`` limits a fault to names of that pattern (as of `fnmatch`), whole or as short as they are
+        written in a pod; ``pod`` to questions from that pod or node.
+        Raises `ConfigurationError` for a time that is none.
+        """
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise ConfigurationError(f"an answer cannot be {seconds} seconds late; give 0 or more")
+        return self._fault(Fault(name, _asker(pod), seconds=seconds))
+
+    def silent(
+        self, *, name: str | None = None, pod: str | Machine | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """``with cluster.dns.silent():`` nothing is answered until the block ends; limits as in `slow`."""
+        return self._fault(Fault(name, _asker(pod), silent=True))
+
+    def fail(
+        self, rcode: str = "SERVFAIL", *, name: str | None = None, pod: str | Machine | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """``with cluster.dns.fail():`` the answer is ``rcode`` until the block ends; limits as in `slow`.
+
+        ``rcode`` is SERVFAIL, NXDOMAIN, REFUSED, NOTIMP, FORMERR, or NOERROR for an answer with nothing in
+        it. Raises `ConfigurationError` for others.
+        """
+        if rcode.upper() not in RCODES:
+            raise ConfigurationError(f"rcode {rcode!r} is none of {', '.join(RCODES)}")
+        return self._fault(Fault(name, _asker(pod), rcode=rcode.upper()))
+
+    def wrong(
+        self, *addresses: AddressArgument, name: str | None = None, pod: str | Machine | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """``with cluster.dns.wrong("10.9.9.9", name="web"):`` names have other addresses until the block ends.
+
+        Questions for anything but addresses are answered as always; limits as in `slow`. Raises
+        `AddressError`, and `ConfigurationError` where there is no address.
+        """
+        if not addresses:
+            raise ConfigurationError("no address is given; give at least one, or use fail('NOERROR')")
+        return self._fault(Fault(name, _asker(pod), addresses=tuple(map(parse_address, addresses))))
+
+    @contextlib.contextmanager
+    def _fault(self, fault: Fault) -> Iterator[None]:
+        with self._lock:
+            self._faults = (*self._faults, fault)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._faults = tuple(each for each in self._faults if each is not fault)
+
+    # --- what was asked ---
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """The last 200 queries, the oldest first."""
+        return tuple(self._queries)
+
+    # --- for the server ---
+
+    def _decide(self, question: Question, source: str) -> tuple[Decision, Asker]:
+        """What becomes of a question from the address ``source``, and whose it is."""
+        snapshot, added = self._snapshot(), self._added
+        if self._known != (snapshot, added):
+            self._zone = Zone(chain(kubernetes.records(snapshot), added))
+            self._askers = kubernetes.askers(snapshot)
+            self._known = snapshot, added
+        asker = self._askers.get(ipaddress.ip_address(source.removeprefix("::ffff:"))) or Asker(source)
+        return decide(question, asker, self._zone, self._faults), asker
+
+    def _log(self, question: Question, asker: Asker, transport: str, decision: Decision) -> None:
+        """Keep what came of a question for `queries`."""
+        self._queries.append(logged(question, asker, transport, decision))
+
+    def _listen(self, families: Sequence[Family]) -> None:
+        """Answer from now on, in the network namespace in which the calling thread stands."""
+        self._listener = server.listen(self, families)
+
+    def _close(self) -> None:
+        """Answer no more; again is fine."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+
+
+def _asker(pod: str | Machine | None) -> str | None:
+    return pod.name if isinstance(pod, Machine) else pod
+
+
+def _value(type: str, value: str) -> str:
+    """A value as in a zone file; a text that is not in quotes is one string, spaces and all."""
+    if type in ("TXT", "SPF") and not value.startswith('"'):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return value
