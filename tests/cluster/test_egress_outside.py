@@ -105,7 +105,7 @@ with Cluster(families="dual", egress="*") as cluster:
         assert both(pod, name, 443) == (name, name + "!")
     assert ask(pod, cluster.host, 443) == "ECONNREFUSED"
     assert ask(pod, "10.0.3.3", 443) == "ENETUNREACH"
-    assert ask(pod, "169.254.20.10", 443) == "ENETUNREACH"  # the name server's, which is the cluster's own
+    assert ask(pod, "169.254.20.10", 443) == "ECONNREFUSED"  # the name server's, which is the cluster's own
     assert ask(pod, "203.0.113.1", 443) == "ECONNRESET"  # this host has no way there
 """)
 
@@ -160,4 +160,26 @@ except ConfigurationError as error:
     assert "include 'ipv6'" in str(error)
 else:
     raise AssertionError
+""")
+
+
+def test_a_program_reaches_a_name_outside_as_the_clusters_name_server_resolves_it(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n198.51.100.7 web.example\n198.51.100.8 other.example\n")
+    os.chmod(hosts, 0o644)
+    on_a_host(f"""
+import sys
+mount.bind({str(hosts)!r}, "/etc/hosts")
+for name in ("198.51.100.7", "198.51.100.8"):
+    serve(name, 443)
+program = "import socket; print(socket.create_connection((%r, 443), 20).recv(100).decode())"
+with Cluster(egress="web.example:443") as cluster:
+    pod = cluster.add_pod("a")
+    assert pod.check_output([sys.executable, "-c", program % "web.example"]) == "198.51.100.7\\n"
+    try:
+        pod.check_output([sys.executable, "-c", program % "other.example"])
+    except Exception as error:
+        assert "Name or service not known" in str(error), error
+    else:
+        raise AssertionError("a name that is not named resolves")
 """)
