@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test doctor lint bench docs wheel clean python
+.PHONY: demo test programs doctor lint bench docs wheel clean python
 
 demo: python
 	@PYTHONPATH=src $(PYTHON) -m netwarren demo
@@ -17,6 +17,11 @@ doctor: python
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 4 $(ARGS)
+
+# The real programs of some tests and of the examples, which are skipped without them; as root, where there is apt-get.
+programs: $(STAMP)
+	@tools/install-programs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,examples]'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
