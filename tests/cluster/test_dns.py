@@ -38,7 +38,13 @@ def test_names_resolve_for_a_thread_in_a_pod(families: str) -> None:
             with pytest.raises(socket.gaierror):
                 socket.getaddrinfo("api", 80)
             for ip in server.ips:
-                assert socket.getnameinfo((ip, 80), 0) == ("server.default.svc.cluster.local", "http")
+                assert socket.gethostbyaddr(ip)[0] == "server.default.svc.cluster.local"
+                if sys.version_info >= (
+                    3,
+                    11,
+                    7,
+                ):  # older ones let no thread answer meanwhile; docs/limits.md
+                    assert socket.getnameinfo((ip, 80), 0) == ("server.default.svc.cluster.local", "http")
         with api:
             assert addresses("api") == set(api.ips)
         with cluster.root:
