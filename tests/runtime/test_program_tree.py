@@ -147,8 +147,8 @@ def test_what_has_ended_cannot_be_frozen(pod: Pod) -> None:
 
 def test_the_report_says_frozen_and_ready(cluster: Cluster, pod: Pod) -> None:
     program = pod.popen([sys.executable, "-m", "http.server", "80"], ready=port(80))
-    assert f"(pid {program.pid}): running, ready\n" in cluster.report()
+    assert f"(pid {program.pid}): running, ready" in cluster.report()
     program.freeze()
-    assert f"(pid {program.pid}): frozen, ready\n" in cluster.report()
+    assert f"(pid {program.pid}): frozen, ready" in cluster.report()
     program.kill()
-    eventually(lambda: f"(pid {program.pid}): killed by SIGKILL\n" in cluster.report())
+    eventually(lambda: f"(pid {program.pid}): killed by SIGKILL" in cluster.report())
