@@ -41,7 +41,7 @@ wheel: $(STAMP)
 	@set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$$place" .; \
 	tools/make-venv $(PYTHON) "$$place/venv"; \
-	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index "$$place"/netwarren-*.whl; \
+	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$place"/netwarren-*.whl; \
 	cd "$$place"; venv/bin/netwarren demo >/dev/null; venv/bin/netwarren --version
 
 python:

@@ -238,8 +238,25 @@ def test_a_settled_ipv6_address_receives_at_once_and_may_be_settled_again() -> N
         address = IPv6Address("fd18::2")
         node.commit([*WIRED, settle_address(2, address), settle_address(2, address)])
         local = [str(found) for found in routes(node, table=255) if found.protocol == "boot"]
-        assert local == ["local fd18::2 dev 2 table local metric 1024"]
+        assert local == ["local fd18::2 dev 2 table local metric 2"]
         assert lookup(node, address).kind == "local"
+
+
+@pytest.mark.fresh_netns
+def test_an_ipv6_address_that_two_links_share_stays_settled_when_one_of_them_goes() -> None:
+    shared = IPv6Interface("fd18::1/128")
+    with Netlink("node-a") as node:
+        for index in (2, 3):
+            node.commit(
+                [
+                    add_bridge(f"br{index}", index),
+                    add_address(index, shared),
+                    settle_address(index, shared.ip),
+                ]
+            )
+        node.commit([set_link(3, up=False)])
+        local = [str(found) for found in routes(node, table=255) if found.protocol == "boot"]
+        assert local == ["local fd18::1 dev 2 table local metric 2"]
 
 
 @pytest.mark.fresh_netns

@@ -235,10 +235,13 @@ def settle_address(index: int, address: IPv6Address) -> Request:
 
     The kernel adds the address's local route from a work queue, also without duplicate address
     detection: addrconf_dad_work() of net/ipv6/addrconf.c. A SYN that comes before is lost, which costs a
-    second. This adds such a route itself; it stays beside the kernel's own, which is preferred.
-    ``ip -6 route replace local ADDRESS dev INDEX table local``.
+    second. This adds such a route itself; it stays beside the kernel's own, which is preferred. Its metric is
+    the link's, so that where several links have one address, each has its route, and they go with their links.
+    ``ip -6 route replace local ADDRESS dev INDEX table local metric INDEX``.
     """
-    return add_route(IPv6Network(address), index=index, kind="local", table=TABLE_LOCAL, replace=True)
+    return add_route(
+        IPv6Network(address), index=index, kind="local", table=TABLE_LOCAL, metric=index, replace=True
+    )
 
 
 # --- reading --------------------------------------------------------------------------------------
