@@ -69,9 +69,7 @@ def get(user: Pod) -> str:
         return str(answer.read().decode())
 
 
-def test_envoy_spreads_over_its_backends_and_passes_over_a_dead_one(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_envoy_spreads_over_its_backends_and_passes_over_a_dead_one(cluster: Cluster, tmp_path: Path) -> None:
     backends = [cluster.add_pod("backend-a", node="node-a"), cluster.add_pod("backend-b", node="node-b")]
     for pod in backends:
         pod.start(serve, pod.name)

@@ -22,7 +22,12 @@ MEMBERS = {"etcd-a": "node-a", "etcd-b": "node-b", "etcd-c": "node-c"}
 def start(pod: Pod, data: Path) -> None:
     everyone = ",".join(f"{name}=http://{name}:2380" for name in MEMBERS)
     command = ["etcd", "--name", pod.name, "--data-dir", str(data)]
-    command += ["--listen-peer-urls", f"http://{pod.ip}:2380", "--listen-client-urls", f"http://{pod.ip}:2379"]
+    command += [
+        "--listen-peer-urls",
+        f"http://{pod.ip}:2380",
+        "--listen-client-urls",
+        f"http://{pod.ip}:2379",
+    ]
     command += ["--initial-advertise-peer-urls", f"http://{pod.name}:2380"]
     command += ["--advertise-client-urls", f"http://{pod.name}:2379", "--initial-cluster", everyone]
     pod.popen([*command, "--heartbeat-interval", "50", "--election-timeout", "500"])
@@ -40,7 +45,14 @@ class Client:
         refusals: list[ProgramError] = []
         for _ in range(20):
             for member in self.members:
-                command = ["etcdctl", "--endpoints", f"http://{member}:2379", "--command-timeout", "1s", *words]
+                command = [
+                    "etcdctl",
+                    "--endpoints",
+                    f"http://{member}:2379",
+                    "--command-timeout",
+                    "1s",
+                    *words,
+                ]
                 try:
                     return self.pod.check_output(command, env={**os.environ, "ETCDCTL_API": "3"})
                 except ProgramError as error:

@@ -94,11 +94,13 @@ def test_a_name_whose_process_is_gone_may_be_given_again(ordinary: Python) -> No
         + """
     child = os.fork()
     if child == 0:
-        names.publish("pod-a", made.fd)
+        names.publish("cluster", made.fd)
+        names.publish("pod-a.cluster", made.fd)
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.listdir(names.directory()) == ["pod-a"]
-    assert names.publish("pod-a", made.fd)
-    assert os.stat(os.path.join(names.directory(), "pod-a")).st_ino == made.inode
+    assert sorted(os.listdir(names.directory())) == ["cluster", "pod-a.cluster"]
+    assert names.publish("cluster", made.fd)
+    assert os.listdir(names.directory()) == ["cluster"], "what belonged to it is gone, too"
+    assert os.stat(os.path.join(names.directory(), "cluster")).st_ino == made.inode
     """
     )

@@ -43,20 +43,25 @@ def make_private() -> None:
 def publish(name: str, fd: int) -> bool:
     """Give the namespace behind ``fd`` a name; False where somebody has that name."""
     path = f"{directory()}/{name}"
-    target = f"/proc/{os.getpid()}/fd/{fd}"
-    try:
+    for _ in range(2):
         try:
-            os.symlink(target, path)
+            os.symlink(f"/proc/{os.getpid()}/fd/{fd}", path)
+            return True
         except FileExistsError:
             if os.path.exists(path):
                 return False
-            os.unlink(path)  # its process was killed before it could take the name back
-            os.symlink(target, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        pass  # no directory for names here; `make_private` has said why
-    return True
+            _sweep()
+        except OSError:
+            return True  # no directory for names here; `make_private` has said why
+    return False
+
+
+def _sweep() -> None:
+    """Take away the names whose processes were killed before they could: one has others, as a cluster its pods'."""
+    with os.scandir(directory()) as entries:
+        stale = [entry.name for entry in entries if entry.is_symlink() and not os.path.exists(entry.path)]
+    for name in stale:
+        withdraw(name)
 
 
 def withdraw(name: str) -> None:
