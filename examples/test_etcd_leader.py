@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from netwarren import Cluster, Pod, ProgramError, port
+from netwarren import Cluster, Pod, ProgramError
 
 pytestmark = [
     pytest.mark.skipif(
