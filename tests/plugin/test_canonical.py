@@ -111,10 +111,14 @@ PROGRAM = """
 """
 
 NGINX = """
+    import os
+
+    USER = "user root;" if os.geteuid() == 0 else ""  # whom else root's nginx becomes may not read tmp_path
+
     def test_nginx(cluster, tmp_path):
         (tmp_path / "index.html").write_text("Welcome")
         (tmp_path / "nginx.conf").write_text(
-            f"daemon off; user root; error_log stderr notice; pid {tmp_path}/pid; events {{}}"
+            f"{USER} daemon off; error_log stderr notice; pid {tmp_path}/pid; events {{}}"
             f"http {{ access_log off; server {{ listen 80; root {tmp_path}; }} }}"
         )
         web = cluster.add_pod("web", node="node-a")
