@@ -35,8 +35,7 @@ from netwarren.errors import (
 )
 from netwarren.kernel import netns
 from netwarren.kernel.netns import Namespace
-from netwarren.names import ClusterDNS
-from netwarren.names.kubernetes import Snapshot
+from netwarren.names import server
 from netwarren.runtime import ferry
 from netwarren.runtime.machine import Machine, end_all
 from netwarren.sandbox import Sandbox, names, resolver, shell
@@ -51,7 +50,6 @@ from netwarren.topology.addresses import (
     parse_families,
 )
 from netwarren.topology.configuration import read_ranges
-from netwarren.topology.egress import Egress, EgressArgument, parse_egress
 from netwarren.topology.model import ClusterModel
 from netwarren.topology.naming import check_name
 from netwarren.topology.operations import ROOT
@@ -60,6 +58,9 @@ from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS, NAME_SERVERS
 
 if TYPE_CHECKING:
     from netwarren.cluster.egress import Outlet
+    from netwarren.names import ClusterDNS
+    from netwarren.names.kubernetes import Snapshot
+    from netwarren.topology.egress import Egress, EgressArgument
 
 T = TypeVar("T")
 
@@ -98,7 +99,7 @@ class Cluster(Serving):
         pod_prefix: int | None = None,
         node_range: NetworksArgument = None,
         service_range: NetworksArgument = None,
-        egress: EgressArgument = None,
+        egress: "EgressArgument" = None,
         sandbox: Sandbox | None = None,
     ) -> None:
         self.families = parse_families(families)
@@ -118,7 +119,9 @@ class Cluster(Serving):
         self._pods: dict[str, Pod] = {}
         self._services = None
         self._published: list[str] = []
-        self.dns = ClusterDNS(self._snapshot)
+        self._dns: ClusterDNS | None = None
+        self._dns_lock = threading.Lock()
+        self._listener: server.Listener | None = None
         self.name = name
         if service_range is not None:
             self._make_services(service_range)
@@ -155,6 +158,16 @@ class Cluster(Serving):
             if error is None:
                 raise
             error.add_note(f"And in the cluster: {untold}")  # which may be the cause, but is not what failed
+
+    @property
+    def dns(self) -> "ClusterDNS":
+        """The cluster's name server."""
+        with self._dns_lock:
+            if self._dns is None:
+                from netwarren.names import ClusterDNS
+
+                self._dns = ClusterDNS(self._snapshot)
+            return self._dns
 
     # --- nodes and pods ---
 
@@ -351,7 +364,7 @@ class Cluster(Serving):
         finally:
             if self._outlet is not None:
                 self._outlet.close()
-            self.dns._close()  # without the lock, too: whoever answers may be waiting for it
+            self._silence()  # without the lock, too: whoever answers may be waiting for it
             with self._lock:
                 self._give_back_root()
                 self._abandon()
@@ -431,7 +444,7 @@ class Cluster(Serving):
             namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
             self._wiring.apply(plan.plan_cluster(self._model.ranges, resolver.host_servers()))
             roots.learn(self._model.root, self._wiring.netlink(ROOT))
-            self.dns._listen(self.families)
+            self._listen()
         self.netns_name = self._publish_root(namespace)
         return Root(self, namespace)
 
@@ -445,7 +458,11 @@ class Cluster(Serving):
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         return untold
 
-    def _ways_out(self, wanted: EgressArgument) -> Egress | None:
+    def _ways_out(self, wanted: "EgressArgument") -> "Egress | None":
+        if wanted is None:
+            return None
+        from netwarren.topology.egress import Egress, parse_egress
+
         openings = parse_egress(wanted)
         if not openings:
             return None
@@ -454,7 +471,7 @@ class Cluster(Serving):
         ranges += [host_network(each) for each in resolver.host_servers() if each.version in self.families]
         return Egress.choose(openings, (interface.ip for interface in self._model.root), ranges)
 
-    def _open(self, ways_out: Egress) -> "Outlet":
+    def _open(self, ways_out: "Egress") -> "Outlet":
         from netwarren.cluster.egress import Outlet
 
         outlet = Outlet(ways_out, self.root)
@@ -468,7 +485,7 @@ class Cluster(Serving):
         namespace = self._wiring.adopt(ROOT, label, *waiting)
         netns.enter(namespace)
         try:
-            self.dns._listen(self.families)
+            self._listen()
         except KernelError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -477,8 +494,19 @@ class Cluster(Serving):
             return None
         return namespace
 
-    def _snapshot(self) -> Snapshot:
+    def _listen(self) -> None:
+        """Answer questions for names, in the root, in which the calling thread stands."""
+        self._listener = server.listen(lambda: self.dns, self.families)
+
+    def _silence(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+
+    def _snapshot(self) -> "Snapshot":
         """For the name server's thread, without the lock: each tuple is made at one go."""
+        from netwarren.names.kubernetes import Snapshot
+
         return Snapshot(
             self.families,
             self._model.root,
@@ -531,7 +559,7 @@ class Cluster(Serving):
     def _abandon(self) -> None:
         if self._services is not None:
             self._services.close()
-        self.dns._close()
+        self._silence()
         for published in self._published:
             names.withdraw(published)
         for key in [key for key in self._wiring.namespaces if key != ROOT]:

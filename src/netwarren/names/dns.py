@@ -15,14 +15,14 @@ from itertools import chain
 from typing import TypeAlias
 
 from netwarren.errors import ConfigurationError
-from netwarren.names import kubernetes, server
+from netwarren.names import kubernetes
 from netwarren.names.answer import Decision, Question, decide
 from netwarren.names.faults import RCODES, Fault
 from netwarren.names.kubernetes import Asker, Snapshot
 from netwarren.names.queries import MOST_QUERIES, Query, logged
 from netwarren.names.records import TTL, Record, Zone, plain
 from netwarren.runtime.machine import Machine
-from netwarren.topology.addresses import Address, AddressArgument, Family, parse_address
+from netwarren.topology.addresses import Address, AddressArgument, parse_address
 
 Upstream: TypeAlias = Callable[[str], Sequence[AddressArgument] | None]
 
@@ -47,7 +47,6 @@ class ClusterDNS:
         self._known: tuple[Snapshot, tuple[Record, ...]] | None = None
         self._zone = Zone()
         self._askers: dict[Address, Asker] = {}
-        self._listener: server.Listener | None = None
 
     def __repr__(self) -> str:
         return (
@@ -164,16 +163,6 @@ class ClusterDNS:
     def _log(self, question: Question, asker: Asker, transport: str, decision: Decision) -> None:
         """Keep what came of a question for `queries`."""
         self._queries.append(logged(question, asker, transport, decision))
-
-    def _listen(self, families: Sequence[Family]) -> None:
-        """Answer from now on, in the network namespace in which the calling thread stands."""
-        self._listener = server.listen(self, families)
-
-    def _close(self) -> None:
-        """Answer no more; again is fine."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
 
 
 def _asker(pod: str | Machine | None) -> str | None:

@@ -2,7 +2,7 @@
 
 Rules: nothing waits: sockets do not block, a late answer is a timer, and who is asked outside is asked on a
 thread of its own; no query, and no client, can end the thread or hold up another's answer.
-Does not belong here: what is answered (see `answer`), the bytes of it (see `wire`).
+Does not belong here: what comes between a query and its answer (see `exchange`).
 """
 
 import contextlib
@@ -16,22 +16,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from netwarren.errors import KernelError
 from netwarren.kernel import descriptors
 from netwarren.names import raw
-from netwarren.names.answer import Answer, Decision, addressed
 from netwarren.runtime import standing
 from netwarren.topology.addresses import Family, parse_address
 from netwarren.topology.wellknown import NAME_SERVER
 
 if TYPE_CHECKING:
     from netwarren.names.dns import ClusterDNS
-    from netwarren.names.wire import Request
 
 PORT = 53
 IDLE_SECONDS = 10.0
@@ -52,13 +49,16 @@ _PKTINFO6 = struct.Struct("=16sI")
 _PKTINFO4 = struct.Struct("=i4s4s")
 _ANCILLARY = socket.CMSG_SPACE(_PKTINFO6.size)
 
+T = TypeVar("T")
+
 Send = Callable[[bytes], None]
+Names = Callable[[], "ClusterDNS"]
 
 
-def listen(names: "ClusterDNS", families: Sequence[Family]) -> "Listener":
-    """Open the sockets of a cluster where the calling thread stands; raises `KernelError`.
+def listen(names: Names, families: Sequence[Family]) -> "Listener":
+    """Open the sockets of a cluster where the calling thread stands; ``names`` is called for each query.
 
-    With EADDRINUSE where somebody there has port 53.
+    Raises `KernelError`, with EADDRINUSE where somebody there has port 53.
     """
     try:
         return Listener(names, socket.AF_INET6 if 6 in families else socket.AF_INET)
@@ -70,7 +70,7 @@ def listen(names: "ClusterDNS", families: Sequence[Family]) -> "Listener":
 class Listener:
     """The sockets of one cluster; IPv6 ones serve both families. Each use of them is under its lock."""
 
-    def __init__(self, names: "ClusterDNS", family: int) -> None:
+    def __init__(self, names: Names, family: int) -> None:
         self.names = names
         self.family = family
         self.lock = threading.Lock()
@@ -139,38 +139,28 @@ class Listener:
             self.connections[accepted.fileno()] = connection
 
     def answer(self, data: bytes, source: str, asked: bytes, transport: str, send: Send) -> None:
-        """Decide about the query ``data`` to our address ``asked``, and see to it that it is answered."""
+        """See to it that the query ``data`` to our address ``asked`` is answered."""
         if not raw.is_query(data):
             return
-        if _server.wire is None:
+        if _server.exchange is None:
             send(raw.bare(data, raw.SERVFAIL))
             return
+        search = asked not in _WITH_SEARCH_LIST
         try:
-            request = _server.wire.read(data, search=asked not in _WITH_SEARCH_LIST)
-            if isinstance(request, bytes):
-                send(request)
-            elif request is not None:
-                self._answer(request, source.partition("%")[0], transport, send)
+            _server.exchange.answer(self, data, source.partition("%")[0], transport, send, search=search)
         except Exception:  # a mistake of ours, or of a callable that we were given: others still get theirs
             send(raw.bare(data, raw.SERVFAIL))
 
-    def _answer(self, request: "Request", source: str, transport: str, send: Send) -> None:
-        decision, asker = self.names._decide(request.question, source)
-        longest = _LONGEST if transport == "tcp" else request.payload
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Act now, or in some seconds, unless these sockets are closed by then."""
+        _server.after(seconds, self, act)
 
-        def finish(answer: Answer | None) -> None:
-            self.names._log(request.question, asker, transport, replace(decision, answer=answer))
-            if answer is not None:
-                assert _server.wire is not None
-                _server.after(
-                    decision.delay, self, partial(send, _server.wire.write(request, answer, longest))
-                )
+    def elsewhere(self, ask: Callable[[], T], finish: Callable[[T | None], None]) -> None:
+        """Run ``ask``, which may wait, on a thread of its own, and ``finish`` with its result on the server's.
 
-        if decision.outside and self.names.upstream is not None:
-            ask = partial(_ask_outside, self.names.upstream, request, decision)
-            _server.elsewhere(self, ask, finish)
-        else:
-            finish(decision.answer)
+        With None where it raised, or too many are asked already.
+        """
+        _server.elsewhere(self, ask, finish)
 
     def _way_back(
         self, ancillary: list[tuple[int, int, bytes]]
@@ -271,8 +261,8 @@ class _Server:
     """The thread, what it waits for, and what is due when."""
 
     def __init__(self) -> None:
-        self.wire: ModuleType | None = None
-        self._looked_for_wire = False
+        self.exchange: ModuleType | None = None
+        self._looked_for_exchange = False
         self._epoll: select.epoll | None = None
         self._wake = -1
         self._handlers: dict[int, tuple[Listener, Callable[[int], None]]] = {}
@@ -314,23 +304,21 @@ class _Server:
         else:
             heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), listener, act))
 
-    def elsewhere(
-        self, listener: Listener, ask: Callable[[], Answer], finish: Callable[[Answer], None]
-    ) -> None:
-        """Run ``ask``, which may wait, on a thread of its own, and ``finish`` with its result on ours."""
+    def elsewhere(self, listener: Listener, ask: Callable[[], T], finish: Callable[[T | None], None]) -> None:
+        """`Listener.elsewhere`."""
         if not self._outside.acquire(blocking=False):
-            finish(Answer("SERVFAIL", authoritative=False))
+            finish(None)
             return
         outside, done, wake = self._outside, self._done, self._wake
 
         def run() -> None:
+            result: T | None = None
             try:
-                answer = ask()
-            except Exception:
-                answer = Answer("SERVFAIL", authoritative=False)
+                with contextlib.suppress(Exception):  # of a callable that we were given
+                    result = ask()
             finally:
                 outside.release()
-            done.append((listener, partial(finish, answer)))
+            done.append((listener, partial(finish, result)))
             os.eventfd_write(wake, 1)
 
         threading.Thread(target=run, name="netwarren-names-outside", daemon=True).start()
@@ -340,8 +328,8 @@ class _Server:
         standing.live_in(standing.home())
         while True:
             events = epoll.poll(max(self._timers[0][0] - time.monotonic(), 0) if self._timers else None)
-            if events and not self._looked_for_wire:
-                self._look_for_wire()
+            if events and not self._looked_for_exchange:
+                self._look_for_exchange()
             for fd, event in events:
                 if fd == self._wake:
                     os.eventfd_read(fd)
@@ -363,13 +351,13 @@ class _Server:
             if not listener.closed:
                 act()
 
-    def _look_for_wire(self) -> None:
+    def _look_for_exchange(self) -> None:
         """Import it, which takes a tenth of a second; without dnspython every answer is SERVFAIL."""
-        self._looked_for_wire = True
+        self._looked_for_exchange = True
         with contextlib.suppress(ImportError):
-            from netwarren.names import wire
+            from netwarren.names import exchange
 
-            self.wire = wire
+            self.exchange = exchange
 
     def forget_all(self) -> None:
         """In a forked child: the thread is gone, and the sockets are the parent's, who needs their port."""
@@ -381,22 +369,9 @@ class _Server:
             for each in (listener.udp, listener.tcp, *(c.socket for c in listener.connections.values())):
                 if each.fileno() == fd:
                     each.close()
-        wire, looked = self.wire, self._looked_for_wire
+        exchange, looked = self.exchange, self._looked_for_exchange
         self.__init__()  # type: ignore[misc]
-        self.wire, self._looked_for_wire = wire, looked
-
-
-def _ask_outside(
-    upstream: Callable[[str], Sequence[object] | None], request: "Request", decision: Decision
-) -> Answer:
-    """What ``upstream`` knows, which is about addresses alone."""
-    if request.question.type not in ("A", "AAAA"):
-        return decision.answer or Answer("NXDOMAIN")
-    addresses = upstream(request.question.name)
-    if addresses is None:
-        return Answer("NXDOMAIN", authoritative=False)
-    answer = addressed(request.question, [parse_address(str(each)) for each in addresses])
-    return replace(answer, authoritative=False)
+        self.exchange, self._looked_for_exchange = exchange, looked
 
 
 _server = _Server()
