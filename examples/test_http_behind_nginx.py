@@ -9,8 +9,11 @@ import pytest
 
 from netwarren import Cluster, Pod, port
 
+# Debian keeps it where an ordinary user's PATH does not lead.
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
 pytestmark = pytest.mark.skipif(
-    not (shutil.which("nginx") and shutil.which("curl")), reason="nginx and curl are not installed"
+    not (NGINX and shutil.which("curl")), reason="nginx and curl are not installed"
 )
 
 CONFIGURATION = """
@@ -69,7 +72,7 @@ def user(cluster: Cluster, backends: list[Pod], tmp_path: Path) -> Pod:
     """Somebody who asks http://web, behind which nginx asks the backends."""
     (tmp_path / "nginx.conf").write_text(CONFIGURATION.format(directory=tmp_path))
     proxy = cluster.add_pod("nginx")
-    proxy.popen(["nginx", "-c", f"{tmp_path}/nginx.conf"], ready=port(80))
+    proxy.popen([NGINX or "nginx", "-c", f"{tmp_path}/nginx.conf"], ready=port(80))
     cluster.add_service("web", pods=[proxy], ports=80)
     return cluster.add_pod("user", node="node-b")
 

@@ -1,5 +1,6 @@
 """The tests that the design page shows, under every runner of async tests, and with real programs."""
 
+import os
 import shutil
 
 import pytest
@@ -111,9 +112,12 @@ PROGRAM = """
 """
 
 NGINX = """
+    import shutil
     import socket
 
     from netwarren import port
+
+    NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
     # nginx by the paths it was built with, which only this pod's nginx sees: an ordinary user may not write to them.
     def test_real_programs(cluster):
@@ -121,7 +125,7 @@ NGINX = """
         pod.private_directory("/var/log/nginx")
         pod.private_directory("/var/lib/nginx")
         pod.private_directory("/run")
-        web = pod.popen(["nginx", "-g", "daemon off;"], ready=port(80))
+        web = pod.popen([NGINX, "-g", "daemon off;"], ready=port(80))
         user = cluster.add_pod("user", node="node-b")
         assert "Welcome" in user.check_output(["curl", "-s", "http://web"])
         with user:
@@ -167,7 +171,10 @@ def test_real_programs_and_plain_sockets_meet_in_a_sync_test(session: Session) -
     session.passes(passed=1)
 
 
-@pytest.mark.skipif(not (shutil.which("nginx") and shutil.which("curl")), reason="needs nginx and curl")
+@pytest.mark.skipif(
+    not (shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") and shutil.which("curl")),
+    reason="needs nginx and curl",
+)
 def test_nginx_serves_curl(session: Session) -> None:
     session.file("test_it.py", NGINX)
     session.passes(passed=1)
