@@ -284,7 +284,7 @@ def _deaths(item: pytest.Item) -> "list[ProgramError]":
     """The ends of programs that nobody expected, which are told by that, in the clusters that ``item`` has."""
     if "netwarren.cluster" not in sys.modules:
         return []
-    from netwarren.runtime.machine import died_unseen
+    from netwarren.runtime.ending import died_unseen
 
     return [death for cluster in _clusters_of(item).values() for death in died_unseen(cluster._machines())]
 

@@ -9,9 +9,7 @@ report looks like (see `report`).
 import atexit
 import contextlib
 import errno
-import itertools
 import os
-import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,24 +19,24 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
+from netwarren.cluster.name_server import NameServer
+from netwarren.cluster.netns_names import NetnsNames
 from netwarren.cluster.serving import Serving
 from netwarren.cluster.wiring import Wiring
 from netwarren.errors import (
-    BackgroundError,
     ClosedError,
     ConfigurationError,
     DuplicateName,
     KernelError,
     NetwarrenError,
-    ProgramError,
     UnknownName,
 )
 from netwarren.kernel import netns
 from netwarren.kernel.netns import Namespace
-from netwarren.names import server
 from netwarren.runtime import ferry
-from netwarren.runtime.machine import Machine, end_all
-from netwarren.sandbox import Sandbox, names, resolver, shell
+from netwarren.runtime.ending import end_all, raise_untold
+from netwarren.runtime.machine import Machine
+from netwarren.sandbox import Sandbox, resolver, shell
 from netwarren.topology import plan
 from netwarren.topology.addresses import (
     AddressesArgument,
@@ -46,7 +44,6 @@ from netwarren.topology.addresses import (
     FamilyArgument,
     Interface,
     NetworksArgument,
-    host_network,
     parse_families,
 )
 from netwarren.topology.configuration import read_ranges
@@ -54,13 +51,13 @@ from netwarren.topology.model import ClusterModel
 from netwarren.topology.naming import check_name
 from netwarren.topology.operations import ROOT
 from netwarren.topology.specs import DEFAULT_NAMESPACE, NodeSpec, PodSpec
-from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS, NAME_SERVERS
+from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
 
 if TYPE_CHECKING:
     from netwarren.cluster.egress import Outlet
     from netwarren.names import ClusterDNS
     from netwarren.names.kubernetes import Snapshot
-    from netwarren.topology.egress import Egress, EgressArgument
+    from netwarren.topology.egress import EgressArgument, Opening
 
 T = TypeVar("T")
 
@@ -111,17 +108,15 @@ class Cluster(Serving):
                 f"nodes={nodes!r} is one text, not several names; write nodes=({nodes!r},)"
             )
         self._declared = tuple(check_name("node", node) for node in dict.fromkeys(nodes))
-        ways_out = self._ways_out(egress)
+        openings = _openings(egress)
         self._lock = threading.RLock()
         self._closed = False
         self._wiring = Wiring()
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Pod] = {}
         self._services = None
-        self._published: list[str] = []
-        self._dns: ClusterDNS | None = None
-        self._dns_lock = threading.Lock()
-        self._listener: server.Listener | None = None
+        self._netns_names = NetnsNames()
+        self._name_server = NameServer(self.families, self._snapshot)
         self.name = name
         if service_range is not None:
             self._make_services(service_range)
@@ -131,8 +126,9 @@ class Cluster(Serving):
         resolver.prepare([str(address) for address in NAME_SERVER_IN_PROCESS.values()], self.families)
         try:
             self.root = ferry.roam(self._make_root)
-            if ways_out is not None:
-                self._outlet = self._open(ways_out)
+            self._outlet = self._open(openings)
+            if self._outlet is not None:
+                self.dns.upstream = self._outlet.upstream
         except BaseException:
             self._abandon()
             raise
@@ -162,12 +158,12 @@ class Cluster(Serving):
     @property
     def dns(self) -> "ClusterDNS":
         """The cluster's name server."""
-        with self._dns_lock:
-            if self._dns is None:
-                from netwarren.names import ClusterDNS
+        return self._name_server.dns
 
-                self._dns = ClusterDNS(self._snapshot)
-            return self._dns
+    @property
+    def netns_name(self) -> str:
+        """What ``ip netns`` calls the root; its members are called ``NAME`` and this, with a dot between."""
+        return self._netns_names.root
 
     # --- nodes and pods ---
 
@@ -259,7 +255,7 @@ class Cluster(Serving):
                 spec = self._model.add_pod(name, on.name, address=address, namespace=namespace, labels=labels)
                 made = self._make(partial(self._wire_pod, spec, on))
                 pod = self._pods[name] = Pod(self, spec, made)
-                self._publish(name, made)
+                self._netns_names.add(name, made)
                 self._follow([pod])
             except BaseException:
                 if spec is not None:
@@ -287,7 +283,7 @@ class Cluster(Serving):
                     self._wiring.undo(plan.plan_pod_removal(gone.spec))
                     self._forget(gone.name, self._pods)
                     self._model.remove_pod(gone.name)
-        _raise_untold(untold)
+        raise_untold(untold)
 
     def remove_node(self, node: str | Node) -> None:
         """Remove a node and the pods on it."""
@@ -314,7 +310,7 @@ class Cluster(Serving):
                     if self._services is not None:
                         self._services.forget(gone.name)
                     self._declared = tuple(name for name in self._declared if name != gone.name)
-        _raise_untold(untold)
+        raise_untold(untold)
 
     def resolve(self, name: str, family: FamilyArgument | None = None) -> str:
         """The address of the service, pod or node ``name``, as text: in ``family``, or the cluster's first one.
@@ -364,11 +360,11 @@ class Cluster(Serving):
         finally:
             if self._outlet is not None:
                 self._outlet.close()
-            self._silence()  # without the lock, too: whoever answers may be waiting for it
+            self._name_server.close()  # without the lock, too: whoever answers may be waiting for it
             with self._lock:
                 self._give_back_root()
                 self._abandon()
-        _raise_untold(untold)
+        raise_untold(untold)
 
     # --- for people ---
 
@@ -381,7 +377,7 @@ class Cluster(Serving):
         if machine is not None:
             with contextlib.suppress(KernelError):  # the shell does without
                 machine._make_view()
-        return shell.command(os.getpid(), f"{name}.{self.netns_name}")
+        return shell.command(os.getpid(), self._netns_names.of(name))
 
     def describe(self) -> str:
         """The topology as a picture in text: root, nodes, pods, addresses."""
@@ -444,8 +440,8 @@ class Cluster(Serving):
             namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
             self._wiring.apply(plan.plan_cluster(self._model.ranges, resolver.host_servers()))
             roots.learn(self._model.root, self._wiring.netlink(ROOT))
-            self._listen()
-        self.netns_name = self._publish_root(namespace)
+            self._name_server.listen()
+        self._netns_names.add_root(self.name, namespace)
         return Root(self, namespace)
 
     def _end(self, machines: Sequence[Machine]) -> list[BaseException]:
@@ -458,25 +454,13 @@ class Cluster(Serving):
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         return untold
 
-    def _ways_out(self, wanted: "EgressArgument") -> "Egress | None":
-        if wanted is None:
-            return None
-        from netwarren.topology.egress import Egress, parse_egress
-
-        openings = parse_egress(wanted)
+    def _open(self, openings: "Sequence[Opening]") -> "Outlet | None":
+        """The way out that was asked for, laid in the root."""
         if not openings:
             return None
-        ranges = [network for each in self._model.ranges for network in (each.pods, each.nodes)]
-        ranges += [host_network(servers[family]) for family in self.families for servers in NAME_SERVERS]
-        ranges += [host_network(each) for each in resolver.host_servers() if each.version in self.families]
-        return Egress.choose(openings, (interface.ip for interface in self._model.root), ranges)
+        from netwarren.cluster import egress
 
-    def _open(self, ways_out: "Egress") -> "Outlet":
-        from netwarren.cluster.egress import Outlet
-
-        outlet = Outlet(ways_out, self.root)
-        self.dns.upstream = outlet.upstream
-        return outlet
+        return egress.open_ways(openings, self._model.ranges, self.root)
 
     def _adopt_root(self, label: str) -> Namespace | None:
         waiting = roots.take(self._model.root)
@@ -485,7 +469,7 @@ class Cluster(Serving):
         namespace = self._wiring.adopt(ROOT, label, *waiting)
         netns.enter(namespace)
         try:
-            self._listen()
+            self._name_server.listen()
         except KernelError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -493,15 +477,6 @@ class Cluster(Serving):
             self._wiring.discard(ROOT)
             return None
         return namespace
-
-    def _listen(self) -> None:
-        """Answer questions for names, in the root, in which the calling thread stands."""
-        self._listener = server.listen(lambda: self.dns, self.families)
-
-    def _silence(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
 
     def _snapshot(self) -> "Snapshot":
         """For the name server's thread, without the lock: each tuple is made at one go."""
@@ -524,7 +499,7 @@ class Cluster(Serving):
             namespaces = self._make(partial(self._wire_nodes, specs, others))
             for spec, namespace in zip(specs, namespaces, strict=True):
                 self._nodes[spec.name] = Node(self, spec, namespace)
-                self._publish(spec.name, namespace)
+                self._netns_names.add(spec.name, namespace)
             if self._services is not None:
                 self._services.welcome([self._nodes[spec.name] for spec in specs])
         except BaseException:
@@ -553,15 +528,14 @@ class Cluster(Serving):
     def _forget(self, name: str, members: dict[str, Any]) -> None:
         """Let go of a member, or of as much of it as was made."""
         members.pop(name, None)
-        self._withdraw(name)
+        self._netns_names.remove(name)
         self._wiring.discard(name)
 
     def _abandon(self) -> None:
         if self._services is not None:
             self._services.close()
-        self._silence()
-        for published in self._published:
-            names.withdraw(published)
+        self._name_server.close()
+        self._netns_names.clear()
         for key in [key for key in self._wiring.namespaces if key != ROOT]:
             self._wiring.discard(key)
         self._wiring.discard(ROOT)
@@ -574,29 +548,13 @@ class Cluster(Serving):
         self._wiring.undo([step for steps in ways for step in steps])
         roots.keep(self._model.root, self._wiring.give_away(ROOT))
 
-    # --- names for `ip netns` ---
 
-    def _publish_root(self, namespace: Namespace) -> str:
-        """Take the first free name for this cluster; the processes of a sandbox share the directory."""
-        base = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name).strip("-")[:128] or "cluster"
-        for number in itertools.count(1):
-            name = base if number == 1 else f"{base}-{number}"
-            if names.publish(name, namespace.fd):
-                self._published.append(name)
-                return name
-        raise AssertionError("unreachable")
+def _openings(wanted: "EgressArgument") -> "Sequence[Opening]":
+    if wanted is None:
+        return ()
+    from netwarren.topology.egress import parse_egress
 
-    def _publish(self, name: str, namespace: Namespace) -> None:
-        published = f"{name}.{self.netns_name}"
-        self._published.append(published)  # first, so that no interruption leaves a name behind
-        if not names.publish(published, namespace.fd):
-            self._published.remove(published)
-
-    def _withdraw(self, name: str) -> None:
-        published = f"{name}.{self.netns_name}"
-        if published in self._published:
-            self._published.remove(published)
-            names.withdraw(published)
+    return parse_egress(wanted)
 
 
 @atexit.register
@@ -604,17 +562,3 @@ def _close_open() -> None:
     for cluster in list(_open):
         with contextlib.suppress(Exception):  # nobody is left to be told
             cluster.close()
-
-
-def _raise_untold(untold: list[BaseException]) -> None:
-    if not untold:
-        return
-    first = untold[0]
-    if not isinstance(first, BackgroundError | ProgramError):
-        first, cause = BackgroundError(f"code in the background of a pod failed: {first!r}"), first
-        first.__cause__ = cause
-    for other in untold[1:]:
-        first.add_note(
-            f"And also: {other!r}" if not isinstance(other, NetwarrenError) else f"And also: {other}"
-        )
-    raise first

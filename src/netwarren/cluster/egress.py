@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -21,9 +21,12 @@ from netwarren.runtime import ferry, host
 from netwarren.runtime.flows import Flows
 from netwarren.runtime.forwarder import BACKLOG, Endpoint, Forwarder, here
 from netwarren.runtime.machine import Machine
-from netwarren.topology.addresses import Address, Family, Network, default_network, family_of
-from netwarren.topology.egress import Egress, Name
+from netwarren.sandbox import resolver
+from netwarren.topology.addresses import Address, Family, Network, default_network, family_of, host_network
+from netwarren.topology.egress import Egress, Name, Opening
 from netwarren.topology.links import LOOPBACK_INDEX
+from netwarren.topology.ranges import Ranges
+from netwarren.topology.wellknown import NAME_SERVERS
 
 # What is ours in the root's tables; no number means anything to anybody else there.
 TABLE = "netwarren-egress"
@@ -39,6 +42,15 @@ _AF: dict[Family, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 # br_netfilter has a bridge run the IP rules by itself, and forgets then whom a packet was handed to.
 _BRIDGE_SYSCTLS = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
+
+
+def open_ways(openings: Sequence[Opening], ranges: Sequence[Ranges], root: Machine) -> "Outlet":
+    """Open to a cluster of these ``ranges`` what ``openings`` name. Raises where there is no way to the host."""
+    families = [each.family for each in ranges]
+    inside = [network for each in ranges for network in (each.pods, each.nodes)]
+    inside += [host_network(servers[family]) for family in families for servers in NAME_SERVERS]
+    inside += [host_network(each) for each in resolver.host_servers() if each.version in families]
+    return Outlet(Egress.choose(openings, (each.root.ip for each in ranges), inside), root)
 
 
 class Outlet:

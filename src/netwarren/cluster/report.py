@@ -79,7 +79,7 @@ def report(cluster: "Cluster") -> str:
             lines.append(f"  cannot be read: {error!r}")
     if len(members) > MOST_MACHINES:
         lines.append(f"... and {len(members) - MOST_MACHINES} more members, not shown")
-    queries = cluster.dns.queries[-LAST_QUERIES:] if cluster._dns is not None else ()
+    queries = cluster.dns.queries[-LAST_QUERIES:] if cluster._name_server.used else ()
     if queries:
         lines += [f"the last {len(queries)} questions for names:", *(f"  {query}" for query in queries)]
     return "\n".join(lines)

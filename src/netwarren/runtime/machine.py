@@ -6,18 +6,16 @@ Does not belong here: what connects machines, and names among them (see `netwarr
 """
 
 import contextlib
-import functools
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from netwarren.errors import ClosedError, KernelError, ProgramError
-from netwarren.kernel import process, sockdiag
-from netwarren.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
+from netwarren.errors import ClosedError
+from netwarren.kernel import process
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import contents, ferry, spawning, standing, tasks, warden
 from netwarren.runtime.background import READY_SECONDS, Background
@@ -398,57 +396,3 @@ class _Stepped(contextlib.AbstractContextManager[None]):
 
     def __exit__(self, *error: object) -> None:
         standing.step_out(self._namespace)
-
-
-def end_all(machines: Sequence[Machine]) -> list[BaseException]:
-    """End what runs in ``machines``: background threads, loops, every process standing there.
-
-    Returns the failures that nobody has been told about; repeatable.
-    """
-    untold: list[BaseException] = [*died_unseen(machines)]  # before anything here makes a program fail
-    backgrounds: list[Background[Any]] = []
-    programs: list[Program] = []
-    loops: list[tuple[Any, Machine]] = []
-    for machine in machines:
-        mine, loop = machine._give_up_threads()
-        backgrounds += mine
-        programs += machine.programs
-        for background in mine:
-            background._ask_to_stop()
-        if loop is not None:
-            loop.ask_to_stop()
-            loops.append((loop, machine))
-        if any(background.state == "running" for background in mine):
-            _wake(machine)
-    for machine in machines:  # when what is cut off by it has been told that this is the end
-        for published in machine.published:
-            published.close()
-    untold += [failure for background in backgrounds if (failure := background._end()) is not None]
-    for loop, machine in loops:
-        failure = loop.end(functools.partial(_wake, machine))
-        if failure is not None:
-            untold.append(failure)
-    if programs or process.children() != {warden.pid()} - {0} or any(m._had_children for m in machines):
-        process.kill_standing_in({machine.inode for machine in machines})
-    for program in programs:
-        program._end()
-    for machine in machines:
-        machine._unwatch()
-    return untold
-
-
-def died_unseen(machines: Iterable[Machine]) -> list[ProgramError]:
-    """Errors of the programs whose end nobody expected; each is told once."""
-    programs = [program for machine in machines for program in machine.programs]
-    return [error for program in programs if (error := program._untold()) is not None]
-
-
-def _wake(machine: Machine) -> None:
-    """Close the sockets under threads that wait for them in the kernel, where it can (SOCK_DESTROY)."""
-
-    def destroy() -> None:
-        with machine._stepped(), Netlink(machine.label, NETLINK_SOCK_DIAG) as netlink:
-            sockdiag.destroy(netlink, sockdiag.sockets(netlink, listening_only=False))
-
-    with contextlib.suppress(KernelError):
-        ferry.roam(destroy)

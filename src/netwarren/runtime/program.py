@@ -15,12 +15,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from netwarren.errors import ConfigurationError, KernelError, ProgramError
-from netwarren.kernel import netns, process, process_tree
-from netwarren.kernel.netns import Namespace
-from netwarren.runtime import ferry, warden
+from netwarren.errors import ConfigurationError, ProgramError
+from netwarren.kernel import process_tree
+from netwarren.runtime import launch
 from netwarren.runtime.output import News, Output
-from netwarren.runtime.view import View
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,7 +79,7 @@ class Program:
         self._launch("")
 
     def _launch(self, mark: str) -> None:
-        namespace, where, options = self._machine._namespace, self.where, dict(self._options)
+        namespace, options = self._machine._namespace, dict(self._options)
         view = self._machine._own_view() if self._has_view else None
         with contextlib.ExitStack() as pipes:
             stdout, stderr = options.pop("stdout", None), options.pop("stderr", None)
@@ -94,21 +92,10 @@ class Program:
             if stderr is SPLIT:
                 stderr, self._errors = self._keep(pipes, self._errors, mark)
             options.update(stdout=stdout, stderr=stderr)
-            here = _as_here(options)
             try:
-                self._process: subprocess.Popen[Any] = ferry.call(
-                    lambda: _start(namespace, self.command, options, view, here)
+                self._process: subprocess.Popen[Any] = launch.start(
+                    namespace, self.command, self.where, options, view
                 )
-            except KernelError as error:
-                self.close()
-                raise ProgramError(
-                    where, self.command, f"cannot be started: {_not_seen(error, view)}"
-                ) from error
-            except OSError as error:
-                self.close()
-                raise ProgramError(
-                    where, self.command, f"cannot be started: {_why(error, self.command)}"
-                ) from None
             except BaseException:
                 self.close()
                 raise
@@ -429,71 +416,6 @@ def _never() -> bool:
 
 SPLIT = object()
 """For ``stderr``: keep it apart in `Program.errors`."""
-
-
-def _as_here(options: dict[str, Any]) -> str:
-    """Prepare for the ferry, which does not share the working directory and umask of this process; returns the
-    former."""
-    try:
-        here = os.getcwd()
-    except OSError:
-        here = "/"  # it was removed
-    if options.get("cwd") is not None:
-        options["cwd"] = os.path.join(here, os.fsdecode(options["cwd"]))
-    if options.get("umask", -1) < 0:
-        options["umask"] = process.umask()
-    return here
-
-
-def _start(
-    namespace: Namespace, command: tuple[str, ...], options: dict[str, Any], view: View | None, here: str
-) -> "subprocess.Popen[Any]":
-    warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
-    if view is not None:
-        with view.entered():
-            return _fork(command, options, here)
-    netns.enter(namespace)
-    return _fork(command, options, here)
-
-
-def _fork(command: tuple[str, ...], options: dict[str, Any], here: str) -> "subprocess.Popen[Any]":
-    if options.get("cwd") is None:
-        # A private directory may hide it, and a process that has changed its user may stand where it could not go.
-        options["cwd"] = here if os.access(here, os.X_OK) else "/"
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        process.die_with_parent()
-        if os.getppid() != parent:
-            os._exit(127)  # the parent died before the kernel was told
-
-    chained: Callable[[], None] | None = options.pop("preexec_fn", None)
-    hook = before_exec if chained is None else lambda: (before_exec(), chained())  # type: ignore[func-returns-value]
-    return subprocess.Popen(command, preexec_fn=hook, **options)
-
-
-def _not_seen(error: KernelError, view: View | None) -> str:
-    if view is None:
-        return str(error)
-    return f"its view of files is refused: {error}. Start it with view=False to do without"
-
-
-def _why(error: OSError, command: tuple[str, ...]) -> str:
-    program = command[0]
-    if error.filename is not None and os.fspath(error.filename) != program:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, FileNotFoundError) or _in_no_directory(program):
-        place = "does not exist" if "/" in program else f"is not in PATH ({os.environ.get('PATH', '')})"
-        return f"{program} {place}"
-    if isinstance(error, PermissionError):
-        return f"{program} is not executable for this user"
-    return f"{error.strerror} ({program})"
-
-
-def _in_no_directory(program: str) -> bool:
-    """Whether PATH has no file of that name: a directory in it that is closed to us gives EACCES, too."""
-    folders = os.environ.get("PATH", "").split(os.pathsep)
-    return "/" not in program and not any(os.path.exists(os.path.join(each, program)) for each in folders)
 
 
 def check_output(

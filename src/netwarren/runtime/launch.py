@@ -1,0 +1,95 @@
+"""How a program is started in a namespace: on the ferry (see there why), in the pod's view of files.
+
+Rules: between fork and exec nothing happens but that the kernel is told to end the child with this process; what
+goes wrong is told in words.
+Does not belong here: what a program is afterwards (see `program`), what it sees (see `view`).
+"""
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from netwarren.errors import KernelError, ProgramError
+from netwarren.kernel import netns, process
+from netwarren.kernel.netns import Namespace
+from netwarren.runtime import ferry, warden
+from netwarren.runtime.view import View
+
+
+def start(
+    namespace: Namespace, command: tuple[str, ...], where: str, options: dict[str, Any], view: View | None
+) -> "subprocess.Popen[Any]":
+    """Start ``command`` in ``namespace`` with the options of `subprocess.Popen`; raises `ProgramError`."""
+    here = _as_here(options)
+    try:
+        return ferry.call(lambda: _start(namespace, command, options, view, here))
+    except KernelError as error:
+        raise ProgramError(where, command, f"cannot be started: {_not_seen(error, view)}") from error
+    except OSError as error:
+        raise ProgramError(where, command, f"cannot be started: {_why(error, command)}") from None
+
+
+def _as_here(options: dict[str, Any]) -> str:
+    """Prepare for the ferry, which does not share the working directory and umask of this process; returns the
+    former."""
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = "/"  # it was removed
+    if options.get("cwd") is not None:
+        options["cwd"] = os.path.join(here, os.fsdecode(options["cwd"]))
+    if options.get("umask", -1) < 0:
+        options["umask"] = process.umask()
+    return here
+
+
+def _start(
+    namespace: Namespace, command: tuple[str, ...], options: dict[str, Any], view: View | None, here: str
+) -> "subprocess.Popen[Any]":
+    warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
+    if view is not None:
+        with view.entered():
+            return _fork(command, options, here)
+    netns.enter(namespace)
+    return _fork(command, options, here)
+
+
+def _fork(command: tuple[str, ...], options: dict[str, Any], here: str) -> "subprocess.Popen[Any]":
+    if options.get("cwd") is None:
+        # A private directory may hide it, and a process that has changed its user may stand where it could not go.
+        options["cwd"] = here if os.access(here, os.X_OK) else "/"
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        process.die_with_parent()
+        if os.getppid() != parent:
+            os._exit(127)  # the parent died before the kernel was told
+
+    chained: Callable[[], None] | None = options.pop("preexec_fn", None)
+    hook = before_exec if chained is None else lambda: (before_exec(), chained())  # type: ignore[func-returns-value]
+    return subprocess.Popen(command, preexec_fn=hook, **options)
+
+
+def _not_seen(error: KernelError, view: View | None) -> str:
+    if view is None:
+        return str(error)
+    return f"its view of files is refused: {error}. Start it with view=False to do without"
+
+
+def _why(error: OSError, command: tuple[str, ...]) -> str:
+    program = command[0]
+    if error.filename is not None and os.fspath(error.filename) != program:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError) or _in_no_directory(program):
+        place = "does not exist" if "/" in program else f"is not in PATH ({os.environ.get('PATH', '')})"
+        return f"{program} {place}"
+    if isinstance(error, PermissionError):
+        return f"{program} is not executable for this user"
+    return f"{error.strerror} ({program})"
+
+
+def _in_no_directory(program: str) -> bool:
+    """Whether PATH has no file of that name: a directory in it that is closed to us gives EACCES, too."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    return "/" not in program and not any(os.path.exists(os.path.join(each, program)) for each in folders)
