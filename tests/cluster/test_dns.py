@@ -209,6 +209,12 @@ with Cluster(families=families) as cluster:
                 pass
         taken = time.monotonic() - start
     assert taken < 4, taken  # a server that is waited for takes 5
+    service = cluster.add_service("front", pods=["server"], ports=80)
+    with client:
+        start = time.monotonic()
+        found = {entry[4][0] for entry in socket.getaddrinfo("front", 80)}
+        assert found == set(service.ips), found
+        assert time.monotonic() - start < 4, "the rules of services are in the way of questions for names"
     with open("/etc/resolv.conf") as file:
         assert (file.read() == text) == (expected == "unchanged")
 assert below.read() == text

@@ -1,5 +1,7 @@
 """Which address and node ports a service gets, and what it may not ask for."""
 
+from ipaddress import ip_address
+
 import pytest
 
 from netwarren.errors import AddressError, AddressTaken, InvalidName, NetwarrenError, RangeExhausted
@@ -131,3 +133,11 @@ def test_policies_and_affinity_are_as_kubernetes_has_them() -> None:
         external_traffic_policy="local",
     )
     assert (service.affinity, service.internal_policy, service.external_policy) == (10800, "local", "local")
+
+
+def test_an_address_that_somebody_else_has_is_no_services() -> None:
+    others = {ip_address("10.96.0.1"): "the address of the host's name server"}
+    model = ServiceModel(DUAL, others=others)
+    assert addresses(add(model, "one"))[0] == "10.96.0.2"
+    with pytest.raises(AddressError, match=r"10\.96\.0\.1 is the address of the host's name server"):
+        add(model, "two", cluster_ip="10.96.0.1")

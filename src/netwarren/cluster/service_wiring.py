@@ -14,7 +14,7 @@ from netwarren.errors import KernelError, UnsupportedByKernel
 from netwarren.kernel import conntrack, nft_sets, nftables, sysctl
 from netwarren.kernel import nft_expressions as nft
 from netwarren.kernel.netlink import NETLINK_NETFILTER, Netlink, Request
-from netwarren.topology.addresses import Family, Network
+from netwarren.topology.addresses import Address, Family, Network, family_of, host_network
 from netwarren.topology.service_model import ServiceKey
 from netwarren.topology.service_rules import (
     MASQUERADE_MARK,
@@ -53,10 +53,14 @@ _DSTNAT, _FILTER, _SRCNAT = -100, 0, 100
 
 
 class ServiceWiring:
-    """The service rules of one cluster's nodes; ``ranges`` are those that cluster IPs are from."""
+    """The service rules of one cluster's nodes.
 
-    def __init__(self, ranges: Mapping[Family, Network]) -> None:
+    ``ranges`` are those that cluster IPs are from, ``others`` addresses in them that somebody else has.
+    """
+
+    def __init__(self, ranges: Mapping[Family, Network], others: Sequence[Address] = ()) -> None:
         self._ranges = ranges
+        self._others = others
         self._nodes: dict[str, _NodeRules] = {}
         # Kept, because closing one waits for the kernel to free what the last change replaced (10 ms).
         self._netlinks: dict[str, Netlink] = {}
@@ -143,7 +147,10 @@ class ServiceWiring:
 
     def _whole(self, rules: _NodeRules) -> list[Group]:
         """The tables anew, in place of those there may be."""
-        groups = [[*_no_table(family), *_frame(family, network)] for family, network in self._ranges.items()]
+        groups = [
+            [*_no_table(family), *_frame(family, network, self._others)]
+            for family, network in self._ranges.items()
+        ]
         for each in rules.values():
             groups += change_groups((), each)
         return groups
@@ -183,25 +190,27 @@ def _no_table(family: Family) -> list[Request]:
     return [nftables.add_table(word, TABLE), nftables.delete_table(word, TABLE)]
 
 
-def _frame(family: Family, services: Network) -> Iterator[Request]:
+def _frame(family: Family, services: Network, others: Sequence[Address]) -> Iterator[Request]:
     """The table, its hooks, and the map of destinations, still empty::
 
     chain prerouting { type nat hook prerouting priority dstnat;    # pods' packets; output: the node's own
         ip daddr . meta l4proto . th dport vmap @services; }
     chain forward { type filter hook forward priority filter;       # no service, or no endpoint
+        ip daddr 10.96.0.10/32 accept;                              # one of the others, if there are
         ip daddr 10.96.0.0/12 meta l4proto tcp reject with tcp reset;
         ip daddr 10.96.0.0/12 reject; }
     chain postrouting { type nat hook postrouting priority srcnat;
         meta mark & 0x4000 != 0 meta mark set meta mark & 0xffffbfff masquerade; }
     """
     word = _WORDS[family]
+    refusals = [*_exceptions(others, services), *_refusals(family, services)]
     yield nftables.add_table(word, TABLE)
     yield nft_sets.add_destination_map(word, TABLE, _MAP)
     for name, type, hook, priority, rules in (
         ("prerouting", "nat", "prerouting", _DSTNAT, [_to_endpoints(family)]),
         ("output", "nat", "output", _DSTNAT, [_to_endpoints(family)]),
-        ("forward", "filter", "forward", _FILTER, _refusals(family, services)),
-        ("filter-output", "filter", "output", _FILTER, _refusals(family, services)),
+        ("forward", "filter", "forward", _FILTER, refusals),
+        ("filter-output", "filter", "output", _FILTER, refusals),
         ("postrouting", "nat", "postrouting", _SRCNAT, [_masquerade()]),
     ):
         yield nftables.add_base_chain(
@@ -214,6 +223,14 @@ def _frame(family: Family, services: Network) -> Iterator[Request]:
 def _to_endpoints(family: Family) -> tuple[list[bytes], str]:
     saddr = f"{_WORDS[family]} daddr"
     return nft.verdict_by_destination(family, _MAP), f"{saddr} . meta l4proto . th dport vmap @{_MAP}"
+
+
+def _exceptions(others: Sequence[Address], services: Network) -> list[tuple[list[bytes], str]]:
+    networks = [host_network(each) for each in others if each in services]
+    return [
+        ([*nft.match_destination(each), *nft.accept()], f"{_WORDS[family_of(each)]} daddr {each} accept")
+        for each in networks
+    ]
 
 
 def _refusals(family: Family, services: Network) -> list[tuple[list[bytes], str]]:

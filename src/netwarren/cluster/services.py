@@ -14,6 +14,7 @@ from netwarren.cluster.service import Service
 from netwarren.cluster.service_wiring import ServiceWiring, Wanted
 from netwarren.errors import AddressError
 from netwarren.runtime import ferry
+from netwarren.sandbox import resolver
 from netwarren.topology.addresses import Address, Family, FamilyArgument, NetworksArgument, parse_family
 from netwarren.topology.ranges import Ranges
 from netwarren.topology.service_model import ServiceKey, ServiceModel
@@ -31,8 +32,11 @@ class Services:
         self, cluster: "Cluster", ranges: Sequence[Ranges], service_range: NetworksArgument = None
     ) -> None:
         self.cluster = cluster
-        self._model = ServiceModel(ranges, service_range)
-        self._wiring = ServiceWiring(self._model.ranges)
+        # In a container of Kubernetes it is a service's there, and in our default range: 10.96.0.10.
+        name_servers = resolver.host_servers()
+        others = dict.fromkeys(name_servers, "the address of the host's name server")
+        self._model = ServiceModel(ranges, service_range, others)
+        self._wiring = ServiceWiring(self._model.ranges, name_servers)
         self._handles: dict[ServiceKey, Service] = {}
 
     @property

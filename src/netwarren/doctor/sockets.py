@@ -13,7 +13,8 @@ from ipaddress import IPv4Address, IPv4Network
 from netwarren.doctor.check import Amiss, Check
 from netwarren.doctor.ground import LO, PATIENCE, Ground
 from netwarren.doctor.wiring import SETNS
-from netwarren.kernel import nftables, route, rule, sockdiag
+from netwarren.kernel import conntrack, nftables, route, rule, sockdiag, tproxy
+from netwarren.kernel import nft_expressions as nft
 from netwarren.kernel.address import AF_INET
 from netwarren.kernel.netlink import NETLINK_NETFILTER, NETLINK_SOCK_DIAG, Netlink, Request
 
@@ -29,6 +30,8 @@ _SEEN = 8080
 """The port a client connects to."""
 _TAKEN = 15001
 """The port its connection is redirected to."""
+_REFUSED = 8081
+"""The port that a rule refuses."""
 
 
 def _raw(ground: Ground) -> None:
@@ -154,6 +157,53 @@ def _redirection() -> list[Request]:
     ]
 
 
+def _services(ground: Ground) -> None:
+    with ground.inside("pod"), Netlink("pod", NETLINK_NETFILTER) as netlink:
+        to_port = [*nftables.match_tcp(), *nftables.match_destination_port(_SEEN)]
+        chosen = [*to_port, *nft.match_random(1), *nft.dnat(IPv4Address("127.0.0.1"), _TAKEN)]
+        refused = [*nftables.match_tcp(), *nftables.match_destination_port(_REFUSED), *nft.reject_tcp()]
+        requests = [nftables.add_table("ip", "doctor")]
+        for name, type, hook, expressions in (
+            ("out", "nat", "output", chosen),
+            ("back", "nat", "postrouting", [*nft.match_mark(1), *nft.masquerade()]),
+            ("no", "filter", "output", refused),
+        ):
+            requests.append(nftables.add_base_chain("ip", "doctor", name, type=type, hook=hook))
+            requests.append(nftables.add_rule("ip", "doctor", name, expressions))
+        nftables.commit(netlink, requests)
+        with (
+            socket.create_server(("127.0.0.1", _TAKEN)),
+            socket.create_connection(("127.0.0.1", _SEEN), timeout=PATIENCE) as client,
+        ):
+            tracked = {each.answering[1] for each in conntrack.connections(netlink)}
+            peer = client.getpeername()[1]
+        try:
+            with socket.create_server(("127.0.0.1", _REFUSED)):
+                socket.create_connection(("127.0.0.1", _REFUSED), timeout=PATIENCE).close()
+            raise Amiss("a connection that a rule refuses was made")
+        except ConnectionRefusedError:
+            pass
+        nftables.commit(netlink, [nftables.delete_table("ip", "doctor")])
+    if peer != _SEEN or _TAKEN not in tracked:
+        raise Amiss("a connection was sent on, and the kernel does not track it")
+
+
+def _tproxy(ground: Ground) -> None:
+    with ground.inside("pod"), Netlink("pod", NETLINK_NETFILTER) as netlink:
+        to = (IPv4Address("127.0.0.1"), _TAKEN)
+        nftables.commit(
+            netlink,
+            [
+                nftables.add_table("ip", "doctor"),
+                nftables.add_base_chain("ip", "doctor", "in", hook="prerouting", priority=-150),
+                tproxy.add_catch("doctor", "in", IPv4Network("198.51.100.0/24"), None, to, 1),
+            ],
+        )
+        if not any("tproxy" in each.expressions for each in nftables.rules(netlink)):
+            raise Amiss("the rule was added and the kernel does not show it")
+        nftables.commit(netlink, [nftables.delete_table("ip", "doctor")])
+
+
 _REMEDY_CONTAINER = "in a container, use a seccomp profile that allows it"
 
 CHECKS = (
@@ -213,5 +263,19 @@ CHECKS = (
         _redirect,
         needs=(_NFTABLES,),
         remedy="let root run `modprobe -a nft_chain_nat nft_redir nf_conntrack`, or use a kernel with CONFIG_NFT_REDIR=y, CONFIG_NFT_NAT=y and CONFIG_NF_CONNTRACK=y",
+    ),
+    Check(
+        "nftables NAT and tracking",
+        "services: one address before several pods",
+        _services,
+        needs=(_NFTABLES,),
+        remedy="let root run `modprobe nft_chain_nat nft_numgen nft_masq nft_reject_ipv4 nf_conntrack_netlink`",
+    ),
+    Check(
+        "nftables tproxy",
+        "Cluster(egress=...): what of the host and the internet pods may reach",
+        _tproxy,
+        needs=(_NFTABLES,),
+        remedy="let root run `modprobe nft_tproxy`, or use a kernel with CONFIG_NFT_TPROXY=y",
     ),
 )

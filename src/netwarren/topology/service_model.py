@@ -50,10 +50,16 @@ class ServiceModel:
     """The services of one cluster, whose other ranges are ``ranges``.
 
     ``service_range`` is what cluster IPs are taken from, one a family; by default 10.96.0.0/12 and
-    fd00:10:96::/112. Raises `AddressError` where that overlaps with the others.
+    fd00:10:96::/112. No service gets one of ``others``, which somebody has. Raises `AddressError` where the range
+    overlaps with the others.
     """
 
-    def __init__(self, ranges: Sequence[Ranges], service_range: NetworksArgument = None) -> None:
+    def __init__(
+        self,
+        ranges: Sequence[Ranges],
+        service_range: NetworksArgument = None,
+        others: Mapping[Address, str] | None = None,
+    ) -> None:
         self.families: tuple[Family, ...] = tuple(each.family for each in ranges)
         given = networks_by_family(service_range, self.families)
         self.ranges: dict[Family, Network] = {}
@@ -61,7 +67,7 @@ class ServiceModel:
             chosen = given.get(each.family) or ip_network(DEFAULT_SERVICES[each.family])
             check_service_range(chosen, each)
             self.ranges[each.family] = chosen
-        self._pools = {family: _pool(network) for family, network in self.ranges.items()}
+        self._pools = {family: _pool(network, others or {}) for family, network in self.ranges.items()}
         self._node_ports = {protocol: NodePortPool(protocol) for protocol in ("tcp", "udp")}
         self._services: dict[ServiceKey, ServiceSpec] = {}
 
@@ -152,8 +158,9 @@ class ServiceModel:
         return spec
 
 
-def _pool(network: Network) -> AddressPool:
-    reserved: dict[Address, str] = {network.network_address: "the address of the network itself"}
+def _pool(network: Network, others: Mapping[Address, str]) -> AddressPool:
+    reserved = {address: whose for address, whose in others.items() if address in network}
+    reserved[network.network_address] = "the address of the network itself"
     if network.version == 4:
         reserved[network.broadcast_address] = "the broadcast address"
     return AddressPool(
