@@ -48,7 +48,7 @@ def test_output_goes_on_behind_a_line_that_tells(pod: Pod) -> None:
 
 def test_lines_of_before_do_not_make_it_ready(pod: Pod, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
-    script = f"[ -e {flag} ] || echo up; touch {flag}; exec sleep 1000"
+    script = f"[ -e {flag} ] || {{ touch {flag}; echo up; }}; exec sleep 1000"
     program = pod.popen(["/bin/sh", "-c", script], ready=log("up"), ready_timeout=0.5)
     with pytest.raises(ProgramError, match=r"is not ready within 0\.5 s") as raised:
         program.restart()
