@@ -20,7 +20,7 @@ def translate(netlink: Netlink, address: str) -> None:
         route.commit([set_link(1, up=True)])
     rule = [
         *nft.match_protocol("udp"),
-        *nftables.match_destination_port(53),
+        *nft.match_destination_port(53),
         *nft.dnat(ip_address(address), 5353),
     ]
     nftables.commit(

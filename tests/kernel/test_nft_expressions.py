@@ -126,8 +126,8 @@ def test_a_rejected_packet_is_answered_and_the_sender_of_a_datagram_is_told(addr
     version = ip_address(address).version
     # By their ports, which the answers have not.
     rules = [
-        [*nft.match_protocol("tcp"), *nftables.match_destination_port(8080), *nft.reject_tcp()],
-        [*nft.match_protocol("udp"), *nftables.match_destination_port(9), *nft.reject(version)],
+        [*nft.match_protocol("tcp"), *nft.match_destination_port(8080), *nft.reject_tcp()],
+        [*nft.match_protocol("udp"), *nft.match_destination_port(9), *nft.reject(version)],
     ]
     apply({"filter": rules}, "ip" if version == 4 else "ip6")
     kind = socket.AF_INET if version == 4 else socket.AF_INET6

@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from netwarren.errors import KernelError, UnsupportedByKernel
+from netwarren.kernel import nft_expressions as nft
 from netwarren.kernel import nftables
 from netwarren.kernel.link import set_link
 from netwarren.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkFormatError, Request, refusal
@@ -23,7 +24,7 @@ def redirecting(port: int, to: int) -> list[Request]:
             "ip",
             "pod",
             "out",
-            [*nftables.match_tcp(), *nftables.match_destination_port(port), *nftables.redirect(to)],
+            [*nft.match_protocol("tcp"), *nft.match_destination_port(port), *nft.redirect(to)],
             f"tcp dport {port} redirect to :{to}",
         ),
     ]
@@ -41,7 +42,7 @@ def test_a_word_nftables_does_not_know_is_refused_with_those_it_knows() -> None:
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_out_of_range_is_refused(port: int) -> None:
     with pytest.raises(NetlinkFormatError, match="no port"):
-        nftables.redirect(port)
+        nft.redirect(port)
 
 
 @pytest.mark.parametrize("size", [0, 3, 5, 7])
@@ -93,7 +94,7 @@ def test_a_rule_goes_to_the_end_of_its_chain() -> None:
     with Netlink("pod", NETLINK_NETFILTER) as netlink:
         nftables.commit(
             netlink,
-            [*redirecting(80, 15001), nftables.add_rule("ip", "pod", "out", nftables.match_tcp())],
+            [*redirecting(80, 15001), nftables.add_rule("ip", "pod", "out", nft.match_protocol("tcp"))],
         )
         assert [len(rule.expressions) for rule in nftables.rules(netlink)] == [6, 2]
 
@@ -103,7 +104,7 @@ def test_one_refused_request_undoes_all_and_is_named() -> None:
     with Netlink("pod", NETLINK_NETFILTER) as netlink:
         requests = [
             nftables.add_table("ip", "pod"),
-            nftables.add_rule("ip", "pod", "nowhere", nftables.match_tcp(), "meta l4proto tcp"),
+            nftables.add_rule("ip", "pod", "nowhere", nft.match_protocol("tcp"), "meta l4proto tcp"),
             nftables.add_table("ip6", "pod"),
         ]
         with pytest.raises(KernelError, match=r"add rule ip pod nowhere meta l4proto tcp in pod: ENOENT"):

@@ -145,9 +145,9 @@ def _redirect(ground: Ground) -> None:
 
 def _redirection() -> list[Request]:
     expressions = [
-        *nftables.match_tcp(),
-        *nftables.match_destination_port(_SEEN),
-        *nftables.redirect(_TAKEN),
+        *nft.match_protocol("tcp"),
+        *nft.match_destination_port(_SEEN),
+        *nft.redirect(_TAKEN),
     ]
     words = f"tcp dport {_SEEN} redirect to :{_TAKEN}"
     return [
@@ -159,9 +159,9 @@ def _redirection() -> list[Request]:
 
 def _services(ground: Ground) -> None:
     with ground.inside("pod"), Netlink("pod", NETLINK_NETFILTER) as netlink:
-        to_port = [*nftables.match_tcp(), *nftables.match_destination_port(_SEEN)]
+        to_port = [*nft.match_protocol("tcp"), *nft.match_destination_port(_SEEN)]
         chosen = [*to_port, *nft.match_random(1), *nft.dnat(IPv4Address("127.0.0.1"), _TAKEN)]
-        refused = [*nftables.match_tcp(), *nftables.match_destination_port(_REFUSED), *nft.reject_tcp()]
+        refused = [*nft.match_protocol("tcp"), *nft.match_destination_port(_REFUSED), *nft.reject_tcp()]
         requests = [nftables.add_table("ip", "doctor")]
         for name, type, hook, expressions in (
             ("out", "nat", "output", chosen),

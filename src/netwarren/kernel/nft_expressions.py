@@ -57,6 +57,7 @@ _NFTA_NAT_REG_PROTO_MIN = 5
 _NFTA_TPROXY_FAMILY = 1
 _NFTA_TPROXY_REG_ADDR = 2
 _NFTA_TPROXY_REG_PORT = 3
+_NFTA_REDIR_REG_PROTO_MIN = 1
 _NFTA_REJECT_TYPE = 1
 _NFTA_REJECT_ICMP_CODE = 2
 
@@ -146,6 +147,11 @@ def match_destination(network: IPNetwork) -> list[bytes]:
 def match_protocol(protocol: str) -> list[bytes]:
     """``meta l4proto PROTOCOL``: ``tcp`` or ``udp``."""
     return [_load_meta(_NFT_META_L4PROTO), _compare(bytes([PROTOCOLS[protocol]]))]
+
+
+def match_destination_port(port: int) -> list[bytes]:
+    """``th dport PORT``, after a match of the protocol: TCP and UDP have it in the same place."""
+    return [_load(_NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2), _compare(port_bytes(port))]
 
 
 def match_random(modulus: int) -> list[bytes]:
@@ -280,6 +286,12 @@ def dnat(address: IPAddress, port: int) -> list[bytes]:
             be32(_NFTA_NAT_REG_PROTO_MIN, _NFT_REG_2),
         ),
     ]
+
+
+def redirect(port: int) -> list[bytes]:
+    """``redirect to :PORT``, in a chain of type nat at prerouting or output."""
+    to_port = expression("redir", be32(_NFTA_REDIR_REG_PROTO_MIN, _NFT_REG_1))
+    return [_immediate(port_bytes(port), _NFT_REG_1), to_port]
 
 
 def masquerade() -> list[bytes]:

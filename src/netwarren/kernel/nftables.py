@@ -1,7 +1,7 @@
 """nftables over nfnetlink: tables, base chains and rules; what ``nft`` does, without ``nft``.
 
 Rules: verbs make a `Request` and change nothing; `commit` carries them out all or none; an expression is
-bytes that `add_rule` takes: those of `nft_expressions`, and a few here.
+bytes that `add_rule` takes (see `nft_expressions`).
 Does not belong here: which packets are redirected where; sets and maps (see `nft_sets`).
 """
 
@@ -24,11 +24,8 @@ from netwarren.kernel.nft_wire import (
     NFTA_EXPR_NAME,
     be32,
     be_number,
-    data,
-    expression,
     family_word,
     list_elements,
-    port_bytes,
     request,
     string,
     value_of,
@@ -64,26 +61,6 @@ _NFTA_RULE_TABLE = 1
 _NFTA_RULE_CHAIN = 2
 _NFTA_RULE_HANDLE = 3
 _NFTA_RULE_EXPRESSIONS = 4
-_NFTA_META_DREG = 1
-_NFTA_META_KEY = 2
-_NFTA_CMP_SREG = 1
-_NFTA_CMP_OP = 2
-_NFTA_CMP_DATA = 3
-_NFTA_PAYLOAD_DREG = 1
-_NFTA_PAYLOAD_BASE = 2
-_NFTA_PAYLOAD_OFFSET = 3
-_NFTA_PAYLOAD_LEN = 4
-_NFTA_IMMEDIATE_DREG = 1
-_NFTA_IMMEDIATE_DATA = 2
-_NFTA_REDIR_REG_PROTO_MIN = 1
-
-# linux/netfilter/nf_tables.h, values
-_NFT_REG_1 = 1
-_NFT_META_L4PROTO = 16
-_NFT_CMP_EQ = 0
-_NFT_PAYLOAD_TRANSPORT_HEADER = 2
-
-_IPPROTO_TCP = 6  # linux/in.h
 
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 """NF_INET_* of linux/netfilter.h, by the words of nft(8)."""
@@ -215,44 +192,6 @@ def add_rule(
         nest(_NFTA_RULE_EXPRESSIONS, *expressions),
         needs=needs,
     )
-
-
-# --- expressions ----------------------------------------------------------------------------------
-
-
-def _equals(value: bytes) -> bytes:
-    return expression(
-        "cmp",
-        be32(_NFTA_CMP_SREG, _NFT_REG_1),
-        be32(_NFTA_CMP_OP, _NFT_CMP_EQ),
-        data(_NFTA_CMP_DATA, value),
-    )
-
-
-def match_tcp() -> list[bytes]:
-    """``meta l4proto tcp``."""
-    load = expression("meta", be32(_NFTA_META_DREG, _NFT_REG_1), be32(_NFTA_META_KEY, _NFT_META_L4PROTO))
-    return [load, _equals(bytes([_IPPROTO_TCP]))]
-
-
-def match_destination_port(port: int) -> list[bytes]:
-    """``th dport PORT``, after a match of the protocol: TCP and UDP have it in the same place."""
-    load = expression(
-        "payload",
-        be32(_NFTA_PAYLOAD_DREG, _NFT_REG_1),
-        be32(_NFTA_PAYLOAD_BASE, _NFT_PAYLOAD_TRANSPORT_HEADER),
-        be32(_NFTA_PAYLOAD_OFFSET, 2),
-        be32(_NFTA_PAYLOAD_LEN, 2),
-    )
-    return [load, _equals(port_bytes(port))]
-
-
-def redirect(port: int) -> list[bytes]:
-    """``redirect to :PORT``, in a chain of type nat at prerouting or output."""
-    load = expression(
-        "immediate", be32(_NFTA_IMMEDIATE_DREG, _NFT_REG_1), data(_NFTA_IMMEDIATE_DATA, port_bytes(port))
-    )
-    return [load, expression("redir", be32(_NFTA_REDIR_REG_PROTO_MIN, _NFT_REG_1))]
 
 
 # --- reading --------------------------------------------------------------------------------------

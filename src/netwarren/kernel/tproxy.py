@@ -14,7 +14,7 @@ from netwarren.errors import KernelError
 from netwarren.kernel import nft_expressions as nft
 from netwarren.kernel.address import AF_INET, AF_INET6, IPAddress, IPNetwork
 from netwarren.kernel.netlink import Request
-from netwarren.kernel.nftables import NLM_F_APPEND, add_rule, match_destination_port
+from netwarren.kernel.nftables import NLM_F_APPEND, add_rule
 
 # linux/in.h, linux/in6.h
 _IP_RECVORIGDSTADDR = 20
@@ -50,7 +50,7 @@ def add_catch(
     MARK accept``
     """
     address, listening = to
-    ports = [] if port is None else match_destination_port(port)
+    ports = [] if port is None else nft.match_destination_port(port)
     hand_over = [*nft.tproxy(address, listening), *nft.set_mark(mark), *nft.accept()]
     words = f"daddr {network}" + (f" th dport {port}" if port is not None else "")
     rule = add_rule(
