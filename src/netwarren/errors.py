@@ -196,3 +196,14 @@ class ProgramError(NetwarrenError):
 
 class ConfigurationError(NetwarrenError):
     """An option (of a cluster, a marker, the ini file) has a value that means nothing."""
+
+
+# --- the mesh -------------------------------------------------------------------------------------
+
+
+class MeshError(NetwarrenError):
+    """Something of the mesh (an identity, a certificate, a message, a header) is not what it must be."""
+
+
+class MeshConfigError(MeshError, ConfigurationError):
+    """A mesh's configuration names something that does not exist, or does not say what it must."""
