@@ -57,7 +57,9 @@ class Authority:
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        path = self._directory / f"{account}-{'server' if server else 'client'}-{certificate.serial_number}.pem"
+        path = (
+            self._directory / f"{account}-{'server' if server else 'client'}-{certificate.serial_number}.pem"
+        )
         path.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             + certificate.public_bytes(Encoding.PEM)

@@ -57,6 +57,7 @@ from netwarren.mesh.hbone.windows import ReceiveWindow, SendWindow
 
 Role = Literal["client", "server"]
 
+_FIRST_WINDOW = 65535  # of a connection, before any WINDOW_UPDATE (RFC 9113, section 6.9.2)
 _MOST_REPLIES = (
     64 << 10
 )  # bytes of answers (to pings, settings, ...) that may wait for a peer that does not read
@@ -81,7 +82,9 @@ class _Stream:
 
 
 class Connection:
-    """One end of a connection; ``settings`` are those of both ends, ``now`` is when pings begin to count.
+    """One end of a connection; ``now`` is when pings begin to count.
+
+    ``settings.connection_window`` is 65535 at least, with which HTTP/2 begins.
 
     ``pending`` bytes wait in `take`. ``going_away``: no new streams may be opened by us (a GOAWAY came).
     ``drained``: the peer has answered that it knows of `drain`; it opens no more streams.
@@ -102,7 +105,7 @@ class Connection:
         self._in_header_block = 0
         self._header_block_size = 0
         self._streams: dict[int, _Stream] = {}
-        self._sending = SendWindow(65535)
+        self._sending = SendWindow(_FIRST_WINDOW)
         self._receiving = ReceiveWindow(settings.connection_window)
         self._ping_at = now + settings.ping_interval
         self._pinged_at: float | None = None
@@ -135,7 +138,8 @@ class Connection:
         h2.local_settings = Settings(client=client, initial_values=announced)
         h2.max_inbound_frame_size = max(self._most_headers, 16384)
         self._put(h2.data_to_send())
-        self._put(frames.window_update(0, self.settings.connection_window - 65535))
+        if more := self.settings.connection_window - _FIRST_WINDOW:
+            self._put(frames.window_update(0, more))
         return h2
 
     # --- what is sent ------------------------------------------------------------------------------
