@@ -117,11 +117,15 @@ class Session:
         reading = self._loop.create_task(self._read(early))
         writing = self._loop.create_task(self._write())
         try:
-            done, _ = await asyncio.wait(
-                {reading, writing, self._ending}, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done & {reading, writing}:
-                self.failure = self.failure or task.exception()  # type: ignore[assignment]
+            await asyncio.wait({reading, writing, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and not self._ending.done():
+                # The peer takes nothing more; what it said before (an alert, a GOAWAY) tells why.
+                await asyncio.wait(
+                    {reading, self._ending}, timeout=_LAST_WORDS, return_when=asyncio.FIRST_COMPLETED
+                )
+            for task in (reading, writing):
+                if task.done() and self.failure is None:
+                    self.failure = task.exception()  # type: ignore[assignment]
         finally:
             self.end()
             reading.cancel()
