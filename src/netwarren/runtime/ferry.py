@@ -9,6 +9,7 @@ Does not belong here: user code (see `background`, and `machine` for a thread pe
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -29,15 +30,27 @@ class _Job:
         self.done.acquire()
 
 
-_jobs: "queue.SimpleQueue[_Job]" = queue.SimpleQueue()
+_jobs: "queue.SimpleQueue[_Job | None]" = queue.SimpleQueue()
+_later: deque[Callable[[], object]] = deque()
+"""What nobody waits for; a None in the queue says that there is more."""
 _thread: threading.Thread | None = None
 _start = threading.Lock()
 
 
-def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
+def _next(jobs: "queue.SimpleQueue[_Job | None]") -> _Job:
+    while True:
+        try:
+            job = jobs.get(block=not _later)
+        except queue.Empty:
+            return _Job(_later.popleft())
+        if job is not None:
+            return job
+
+
+def _serve(jobs: "queue.SimpleQueue[_Job | None]") -> None:
     standing.live_in(standing.home())
     while True:
-        job = jobs.get()
+        job = _next(jobs)
         try:
             job.result = job.call()
         except BaseException as failure:
@@ -54,7 +67,7 @@ def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
         del job
 
 
-def _begin(jobs: "queue.SimpleQueue[_Job]") -> None:
+def _begin(jobs: "queue.SimpleQueue[_Job | None]") -> None:
     global _thread
     _thread = threading.Thread(target=_serve, args=(jobs,), name="netwarren-ferry", daemon=True)
     _thread.start()
@@ -63,6 +76,7 @@ def _begin(jobs: "queue.SimpleQueue[_Job]") -> None:
 def _forget() -> None:
     # In a forked child the thread is gone, and its queue may be half-way through something.
     global _jobs, _thread, _start
+    _later.clear()
     _jobs, _thread, _start = queue.SimpleQueue(), None, threading.Lock()
 
 
@@ -99,6 +113,22 @@ def call(function: Callable[[], T]) -> T:
         raise interruption
     result: T = job.result
     return result
+
+
+def later(function: Callable[[], object]) -> None:
+    """Run ``function`` on the ferry once it has nothing else to do; nobody hears what it returns or raises."""
+    _ensure()
+    _later.append(function)
+    _jobs.put(None)
+
+
+def catch_up() -> None:
+    """Wait until nothing is left to do of what `later` was asked for."""
+    busy = True
+    while busy:
+        busy = bool(_later)
+        call(lambda: None)  # what has just been begun is done then
+        busy = busy or bool(_later)
 
 
 async def call_async(function: Callable[[], T]) -> T:
