@@ -10,7 +10,7 @@ Does not belong here: what is wired between namespaces (see `wiring`), roots (se
 import atexit
 import os
 import resource
-import threading
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias
@@ -28,13 +28,9 @@ MOST = 16
 Blank: TypeAlias = tuple[Namespace, Netlink]
 Settings: TypeAlias = Sequence[Sysctl]
 
-_LABEL = "a blank namespace"
-
-_waiting: dict[Settings, list[Blank]] = {}
+# Without a lock: an interruption (Ctrl-C) may come between any two lines, and must leave nobody waiting for one.
+_waiting: defaultdict[Settings, deque[Blank]] = defaultdict(deque)
 _depths: dict[Settings, int] = {}
-_wanted: set[Settings] = set()
-"""Those that the ferry has been asked to fill up."""
-_lock = threading.Lock()
 
 
 def make(label: str, settings: Settings) -> Blank:
@@ -51,52 +47,42 @@ def make(label: str, settings: Settings) -> Blank:
 
 def take(settings: Settings) -> Blank | None:
     """One made ahead with ``settings``, or None; another will be made."""
-    with _lock:
-        waiting = _waiting.setdefault(settings, [])
-        blank = waiting.pop() if waiting else None
-        if blank is None:
-            _depths[settings] = min(_depths.get(settings, 0) + 1, MOST)
-        _ask(settings)
-    return blank
+    try:
+        return _waiting[settings].pop()
+    except IndexError:
+        _depths[settings] = min(_depths.get(settings, 0) + 1, MOST)
+        return None
+    finally:
+        ferry.later(partial(_make_ahead, settings))
 
 
 def empty() -> None:
     """Let go of all that wait, and learn anew how many are wanted."""
-    with _lock:
-        gone = [blank for waiting in _waiting.values() for blank in waiting]
-        _waiting.clear()
-        _depths.clear()
-    for namespace, netlink in gone:
-        netlink.close()
-        namespace.close()
-
-
-def _ask(settings: Settings) -> None:
-    if settings not in _wanted and len(_waiting.get(settings, ())) < _depths.get(settings, 0):
-        _wanted.add(settings)
-        ferry.later(partial(_make_ahead, settings))
+    _depths.clear()
+    for waiting in list(_waiting.values()):
+        while waiting:
+            _release(waiting.pop())
 
 
 def _make_ahead(settings: Settings) -> None:
-    # One at a time, so that nobody who needs the ferry waits for more than one.
-    blank: Blank | None = None
+    waiting = _waiting[settings]
+    if len(waiting) >= _depths.get(settings, 0):
+        return
     try:
-        blank = make(_LABEL, settings)
+        blank = make("a blank namespace", settings)
     except NetwarrenError:
-        pass  # whoever needs one is told
-    with _lock:
-        _wanted.discard(settings)
-        if blank is None:
-            return
-        # Descriptors are the user's first: a stock does not raise the limit for itself.
-        short = blank[0].fd * 2 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if not short and len(_waiting.get(settings, ())) < _depths.get(settings, 0):
-            _waiting.setdefault(settings, []).append(blank)
-            _ask(settings)
-            return
-    namespace, netlink = blank
-    netlink.close()
-    namespace.close()
+        return  # whoever needs one is told
+    # Descriptors are the user's first: a stock does not raise the limit for itself.
+    short = blank[0].fd * 2 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if short or len(waiting) >= _depths.get(settings, 0):
+        _release(blank)
+    else:
+        waiting.append(blank)
+
+
+def _release(blank: Blank) -> None:
+    for each in blank:
+        each.close()
 
 
 def _set(setting: Sysctl, where: str) -> None:
@@ -107,13 +93,5 @@ def _set(setting: Sysctl, where: str) -> None:
             raise
 
 
-def _forget() -> None:
-    # In a forked child they are copies; the parent goes on using the originals.
-    global _lock
-    _lock = threading.Lock()
-    _wanted.clear()
-    empty()
-
-
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=empty)  # there they are copies; the parent goes on using the originals
 atexit.register(empty)  # their sockets would be complained of (ResourceWarning)
