@@ -9,10 +9,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from netwarren.errors import MeshError
 from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
+from netwarren.mesh.identity.certificate import Certificate
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.failure import (
     CertificateRevoked,
@@ -169,13 +173,23 @@ def test_a_certificate_made_for_the_other_side_is_refused(side: str) -> None:
 
 
 def test_a_leaf_cannot_issue() -> None:
-    """The identity of another, under a workload's own leaf: what a stolen certificate would be used for."""
-    thief = Authority()
-    mine = AUTHORITY.issue(CLIENT)
-    forged = thief.issue(SERVER)
-    chain = type(forged).of(SERVER, (forged.chain[0], *mine.chain), forged.roots, forged.key)
+    """What a stolen workload's certificate would be good for: signing the name of another."""
+    stolen = AUTHORITY.issue(CLIENT)
+    thief = serialization.load_pem_private_key(stolen.key, password=None)
+    assert isinstance(thief, ec.EllipticCurvePrivateKey)
+    stolen_leaf = x509.load_der_x509_certificate(stolen.chain[0])
+    forged = (
+        x509.CertificateBuilder(stolen_leaf.subject, x509.Name([]), thief.public_key(), 1)
+        .not_valid_before(stolen_leaf.not_valid_before_utc)
+        .not_valid_after(stolen_leaf.not_valid_after_utc)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(SERVER))]), critical=True
+        )
+        .sign(thief, hashes.SHA256())
+    ).public_bytes(serialization.Encoding.DER)
+    server = Certificate.of(SERVER, (forged, *stolen.chain), stolen.roots, stolen.key)
     with pytest.raises(ssl.SSLCertVerificationError):
-        handshake(client_context(mine), server_context(chain))
+        handshake(client_context(AUTHORITY.issue(CLIENT)), server_context(server))
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -185,7 +199,7 @@ def test_a_revoked_certificate_is_refused_on_either_side(side: str) -> None:
     pair = handshake(client_context(client), server_context(server))
     revocations = Revocations.read(authority.revoke(client if side == "client" else server))
     with pytest.raises(
-        CertificateRevoked, match="^connection closed: peer certificate revoked by CRL$"
+        CertificateRevoked, match=r"^connection closed: peer certificate revoked by CRL$"
     ) as caught:
         if side == "client":
             verify_client(peer_chain(pair.server), "cluster.local", revocations)
@@ -214,7 +228,7 @@ def test_tls_12_is_refused_unless_asked_for(old: str) -> None:
     contexts = (
         (downgraded, server_context(server)) if old == "client" else (client_context(client), downgraded)
     )
-    with pytest.raises(ssl.SSLError, match="(?i)protocol"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)protocol"):
         handshake(*contexts)
 
 
@@ -259,7 +273,7 @@ def test_contexts_are_gone_with_their_certificate() -> None:
 
 def test_a_key_of_another_certificate_is_one_error() -> None:
     mine, other = AUTHORITY.issue(CLIENT), Authority().issue(CLIENT)
-    wrong = type(mine).of(CLIENT, mine.chain, mine.roots, other.key)
+    wrong = Certificate.of(CLIENT, mine.chain, mine.roots, other.key)
     with pytest.raises(MeshError, match=f"TLS does not take the certificate of {CLIENT}"):
         client_context(wrong)
 
