@@ -23,10 +23,10 @@ class Pair:
         return self.server.read(len(data))
 
 
-def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> Pair:
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Pair:
     """Shake hands to the end on both sides; raises what the side raises that refuses first."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    pair = Pair(client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
+    pair = Pair(client.wrap_bio(down, up, session=session), server.wrap_bio(up, down, server_side=True))
     waiting = [pair.client, pair.server]
     for _ in range(10):
         for side in list(waiting):

@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,6 +19,10 @@ from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.failure import CertificateRevoked, HandshakeError
 from tests.mesh.identity.peers import CLIENT, SERVER
 
+KEY_USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 NOW = 1_800_000_000.0
 AUTHORITY = Authority(now=NOW)
 GOOD, BAD = AUTHORITY.issue(CLIENT, now=NOW), AUTHORITY.issue(CLIENT, now=NOW)
@@ -124,6 +129,25 @@ def test_a_list_says_when_why_and_until_when() -> None:
     )
     assert crl.next_update_utc == timestamp(NOW + 30 * 86400)
     assert crl.issuer.rfc4514_string() == "O=cluster.local"
+
+
+def test_a_list_of_an_issuer_that_may_sign_none_makes_the_certificates_fail() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issues only")])
+    usage = x509.KeyUsage(*(each == "key_cert_sign" for each in KEY_USAGES))
+    issuer = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(timestamp(NOW))
+        .not_valid_after(timestamp(NOW + 1))
+        .add_extension(usage, critical=True)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+    crl = x509.CertificateRevocationListBuilder(name, timestamp(NOW), timestamp(NOW + 1)).sign(
+        key, hashes.SHA256()
+    )
+    with pytest.raises(HandshakeError, match="not signed by that issuer"):
+        Revocations.read(crl.public_bytes(serialization.Encoding.PEM)).check((GOOD.chain[0], issuer))
 
 
 def build(*extensions: x509.ExtensionType) -> bytes:

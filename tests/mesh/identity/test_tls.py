@@ -244,6 +244,24 @@ def test_tls_12_asked_for_is_mutual_with_aes_gcm(old: str) -> None:
     assert verify_client(peer_chain(pair.server), "cluster.local") == CLIENT
 
 
+def test_a_session_of_tls_12_is_not_resumed() -> None:
+    client = client_context(AUTHORITY.issue(CLIENT), tls12=True)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    server = AUTHORITY.issue(SERVER)
+    first = handshake(client, server_context(server, tls12=True))
+    second = handshake(client, server_context(server, tls12=True), first.client.session)
+    assert not second.server.session_reused
+    assert verify_client(peer_chain(second.server), "cluster.local") == CLIENT
+
+
+def test_tls_12_with_another_cipher_suite_is_refused() -> None:
+    client = client_context(AUTHORITY.issue(CLIENT), tls12=True)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305")
+    with pytest.raises(ssl.SSLError, match="NO_SHARED_CIPHER"):
+        handshake(client, server_context(AUTHORITY.issue(SERVER), tls12=True))
+
+
 def test_a_new_certificate_is_used_by_the_next_handshake_and_leaves_the_last_one_alone() -> None:
     client = client_context(AUTHORITY.issue(CLIENT))
     old, new = AUTHORITY.issue(SERVER), AUTHORITY.issue(SERVER)

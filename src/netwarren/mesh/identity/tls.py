@@ -50,12 +50,17 @@ def server_context(
 ) -> ssl.SSLContext:
     """What a server with this certificate accepts with, a client's certificate required; as `client_context`.
 
-    To be asked for at each handshake, with the certificate of that moment: so renewal needs nothing else.
+    To be asked for at each handshake, with the certificate of that moment: so renewal needs nothing else. With
+    ``tls12`` it is a new context each time.
     """
     return _context(certificate, True, tuple(certificate.roots if roots is None else roots), tls12)
 
 
 def _context(certificate: Certificate, server: bool, roots: tuple[bytes, ...], tls12: bool) -> ssl.SSLContext:
+    if server and tls12:
+        # OpenSSL remembers TLS 1.2's sessions in the context, which `ssl` cannot forbid, and a resumed one has no
+        # chain to check; a context of its own for each handshake knows none.
+        return _make(certificate, server, roots, tls12)
     key = (server, roots, tls12)
     with _lock:  # proxies have a thread each and may share an authority
         kept = _contexts.setdefault(certificate, {})
