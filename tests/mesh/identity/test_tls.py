@@ -80,7 +80,7 @@ def test_a_server_of_another_name_is_refused_with_both_names() -> None:
     chain = peer_chain(connected(server=Identity("cluster.local", "default", "other")).client)
     text = (
         "identity verification error: peer did not present the expected SAN "
-        f"({CLIENT}, {SERVER}), got spiffe://cluster.local/ns/default/sa/other"
+        f"({SERVER},{CLIENT}), got spiffe://cluster.local/ns/default/sa/other"
     )
     with pytest.raises(WrongIdentity, match=f"^{re.escape(text)}$") as caught:
         verify_server(chain, [SERVER, CLIENT])
@@ -112,6 +112,7 @@ def test_trust_domains_with_roots_of_their_own_meet_where_they_trust_each_other(
     there.trust(here)
     pair = handshake(client_context(there.issue(stranger)), server_context(here.issue(SERVER)))
     assert peer_identity(peer_chain(pair.server)) == stranger
+    handshake(client_context(there.issue(stranger)), server_context(here.intermediate("below").issue(SERVER)))
     assert verify_server(peer_chain(pair.client), [SERVER]) == SERVER
 
 

@@ -81,7 +81,8 @@ class Authority:
         )
         self.certificate = self._certified(issuer or self, own, time.time() if now is None else now)
         self.chain: tuple[bytes, ...] = (self.certificate, *issuer.chain) if issuer else ()
-        self.roots: tuple[bytes, ...] = issuer.roots if issuer else (self.certificate,)
+        self._issuer = issuer
+        self._trusted: tuple[bytes, ...] = () if issuer else (self.certificate,)
 
     def _certified(self, issuer: "Authority", own: x509.SubjectKeyIdentifier, now: float) -> bytes:
         builder = (
@@ -100,8 +101,13 @@ class Authority:
         return f"<Authority {self.trust_domain}>"
 
     @property
-    def root_pem(self) -> bytes:
-        """What this authority's leaves trust, as PEM."""
+    def roots(self) -> tuple[bytes, ...]:
+        """What its leaves' holders trust (DER): its own root and those of `trust`."""
+        return (self._issuer.roots if self._issuer else ()) + self._trusted
+
+    @property
+    def roots_pem(self) -> bytes:
+        """`roots`, as PEM."""
         return to_pem(*self.roots)
 
     def intermediate(self, name: str, *, now: float | None = None) -> "Authority":
@@ -110,7 +116,8 @@ class Authority:
 
     def trust(self, *others: "Authority") -> Self:
         """Whoever gets a certificate from now on trusts these authorities' leaves too: a mesh of several roots."""
-        self.roots = tuple(dict.fromkeys([*self.roots, *(root for each in others for root in each.roots)]))
+        for each in others:
+            self._trusted += tuple(root for root in each.roots if root not in self.roots)
         return self
 
     def issue(

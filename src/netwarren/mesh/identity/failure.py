@@ -10,7 +10,7 @@ from netwarren.errors import MeshError
 
 
 def _list(names: Iterable[object]) -> str:
-    return ", ".join(map(str, names))
+    return ",".join(map(str, names))
 
 
 class TlsFailure(MeshError):
@@ -30,7 +30,7 @@ class WrongIdentity(TlsFailure):
     """The server is none of those that were expected; ``expected`` and ``presented`` are SPIFFE URIs."""
 
     def __init__(self, expected: Iterable[object], presented: Iterable[object]) -> None:
-        self.expected = tuple(sorted(map(str, expected)))
+        self.expected = tuple(map(str, expected))
         self.presented = tuple(map(str, presented))
         super().__init__(
             "identity verification error: peer did not present the expected SAN "

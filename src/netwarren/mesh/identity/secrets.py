@@ -188,6 +188,8 @@ class SecretManager:
 
     def _hurry(self, entry: _Entry) -> None:
         """A connection waits: let the fetch begin, or overtake the others that wait for their turn."""
+        if entry.priority is Priority.REAL_TIME:
+            return  # so did another one before
         entry.priority = Priority.REAL_TIME
         if entry.due is not None:
             _settle(entry.due)

@@ -149,9 +149,9 @@ def verify_server(
     """
     if revocations is not None:
         revocations.check(chain)
-    wanted = set(map(str, expected))
+    wanted = list(map(str, expected))
     presented = facts(chain[0]).uris
-    if wanted.isdisjoint(presented):
+    if set(wanted).isdisjoint(presented):
         raise WrongIdentity(wanted, presented)
     matched = (identity for identity in identities(chain[0]) if str(identity) in wanted)
     return next(matched, peer_identity(chain))
