@@ -94,6 +94,13 @@ def test_what_does_not_belong_together_is_one_error(chain: bytes, key: bytes, ro
         Certificate.read(chain, key, roots)
 
 
+@pytest.mark.parametrize("now", [1_799_999_999.0, 1_800_003_601.0])
+def test_one_that_is_not_valid_now_says_when_it_is(now: float) -> None:
+    with pytest.raises(MeshError, match="valid from 2027-01-15T08:00:00Z until 2027-01-15T09:00:00Z"):
+        Certificate.read(LEAF.chain_pem, LEAF.key, LEAF.roots_pem, now=now)
+    assert Certificate.read(LEAF.chain_pem, LEAF.key, LEAF.roots_pem, now=1_800_003_600) == LEAF
+
+
 def test_only_spiffe_names_are_identities() -> None:
     der = with_names("https://example.org", str(CLIENT), "spiffe://x/ns/y", "spiffe://td/ns/a/sa/b")
     assert identities(der) == (CLIENT, Identity("td", "a", "b"))

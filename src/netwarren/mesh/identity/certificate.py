@@ -147,11 +147,12 @@ class Certificate:
     serial: int
 
     @classmethod
-    def read(cls, chain: bytes, key: bytes, roots: bytes = b"") -> Self:
+    def read(cls, chain: bytes, key: bytes, roots: bytes = b"", *, now: float | None = None) -> Self:
         """A certificate made elsewhere, from PEM: the chain leaf first, its key, the roots to trust.
 
         Without ``roots`` the chain's last certificate is the root, as Istio's authority answers. Raises
-        `MeshError` for what does not parse, has no SPIFFE identity or none but the leaf, or another's key.
+        `MeshError` for what does not parse, a leaf without SPIFFE identity, no root, the key of another and,
+        where ``now`` (seconds since 1970) is given, a leaf that is not valid then.
         """
         certificates = read_chain(chain)
         trusted = read_chain(roots) or certificates[1:][-1:]
@@ -178,7 +179,13 @@ class Certificate:
             )
 
         path = tuple(each for each in certificates if each not in trusted) or (leaf,)
-        return cls.of(names[0], path, trusted, parsed(f"the key of {names[0]}", parse))
+        read = cls.of(names[0], path, trusted, parsed(f"the key of {names[0]}", parse))
+        if now is not None and not read.not_before <= now <= read.not_after:
+            raise MeshError(
+                f"the certificate of {names[0]} is valid from {_time(read.not_before)} until "
+                f"{_time(read.not_after)}, which {_time(now)} is not in; have it issued anew"
+            )
+        return read
 
     @classmethod
     def of(cls, identity: Identity, chain: tuple[bytes, ...], roots: tuple[bytes, ...], key: bytes) -> Self:
