@@ -40,10 +40,9 @@ _SPEAKS = _usage(digital_signature=True, key_encipherment=True)
 class Authority:
     """A test's certificate authority, named after its trust domain; it issues to identities of any trust domain.
 
-    The root's key is EC P-256 (0.1 ms to make, 0.2 ms per signature) or, with ``key="rsa"`` as Istio's own root is,
-    RSA-2048, which takes a hundred times as long to make and ten times as long to sign. All its leaves share one
-    EC P-256 key, as those of ztunnel's test authority do: what tells them apart is the name, and making a key for
-    each would be most of the cost. Serial numbers are 159 random bits; ``rng`` makes them repeatable.
+    The root's key is EC P-256 (0.1 ms to make, 0.2 ms a signature) or, with ``key="rsa"`` as Istio's own root is,
+    RSA-2048 (50 to 250 ms, 2 ms). All its leaves share one EC P-256 key, as those of ztunnel's test authority do:
+    what tells them apart is the name. Serial numbers are 159 random bits; ``rng`` makes them repeatable.
 
     With an ``issuer`` it is an intermediate called ``name`` (see `intermediate`), which shares the leaves' key.
 
