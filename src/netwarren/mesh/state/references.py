@@ -67,8 +67,14 @@ def _gateway(state: State, gateway: GatewayAddress | None, path: str, hostnames:
 
 
 def _near(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1, 0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    # Hostnames of one domain are near each other whatever they are called: their first labels are compared.
+    labels = {_label(each): each for each in known}
+    close = get_close_matches(_label(name), labels, 1, 0.6)
+    return f"; did you mean {labels[close[0]]}?" if close else ""
+
+
+def _label(name: str) -> str:
+    return name.partition("/")[2].partition(".")[0]
 
 
 def _twice(what: str, key: str, values: Iterable[str]) -> Iterator[str]:
