@@ -143,3 +143,33 @@ def test_an_endpoint_without_an_address_is_one_only_across_networks_with_a_gatew
     assert chosen(WEB, replace(bare, network_gateway=None)) == {}
     assert chosen(WEB, replace(bare, network="n1")) == {}
     assert set(chosen(WEB, replace(bare, network="n1", hostname="bare.example.com"))) == {"bare"}
+
+
+def test_what_was_worked_out_is_forgotten_when_the_service_or_an_endpoint_changes() -> None:
+    state = mesh(SOURCE, WEB, NEAR)
+
+    def found() -> str | None:
+        current = state.service(WEB.key)
+        assert current is not None
+        choice = choose(state, current, 80, SOURCE, "destination", rng())
+        return choice and f"{choice.workload.name}:{choice.port}"
+
+    assert found() == "near:8080"
+    state.remove_workload(NEAR.uid)
+    assert found() is None
+    state.add_workload(ZONE)
+    assert found() == "zone:8080"
+    state.add_service(replace(WEB, ports={80: 9090}))
+    assert found() == "zone:9090"
+    state.add_workload(replace(ZONE, status="Unhealthy"))
+    assert found() is None
+
+
+def test_each_source_has_what_was_worked_out_for_its_own_place() -> None:
+    web = balanced("Failover", "Node")
+    state = mesh(SOURCE, web, NEAR, REGION)
+    elsewhere = replace(SOURCE, node="node-b")
+    for source, name in ((SOURCE, "region"), (elsewhere, "near"), (SOURCE, "region")):
+        choice = choose(state, web, 80, source, "destination", rng())
+        assert choice is not None
+        assert choice.workload.name == name

@@ -6,6 +6,7 @@ Does not belong here: which endpoints are healthy (see `store`), which address o
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 from typing import Literal, TypeAlias
 
@@ -31,16 +32,23 @@ def choose(
     target = service.ports.get(port)
     if purpose == "destination" and target is None:
         return None
-    able = [
-        each
-        for each in state.endpoints(service)
-        if _reachable(each.workload, source) and _has_port(each, port, target, purpose)
-    ]
-    preferred = _preferred(able, source, service.load_balancer)
-    weights = [each.workload.capacity for each in preferred]
-    if not any(weights):
+    # What decides about the source: all pods of a node have the same, and share what is worked out here.
+    asked = (port, purpose, source.network, source.node, source.cluster_id, source.locality)
+    memory = state.remembered(service)
+    found: tuple[list[Endpoint], list[int]] | None = memory.get(asked)
+    if found is None:
+        able = [
+            each
+            for each in state.endpoints(service)
+            if _reachable(each.workload, source) and _has_port(each, port, target, purpose)
+        ]
+        preferred = _preferred(able, source, service.load_balancer)
+        found = preferred, list(accumulate(each.workload.capacity for each in preferred))
+        memory[asked] = found
+    preferred, weights = found
+    if not weights or weights[-1] == 0:
         return None
-    [chosen] = rng.choices(preferred, weights)
+    [chosen] = rng.choices(preferred, cum_weights=weights)
     reached = _port_of(chosen, port, target or 0)
     return None if reached is None else Choice(chosen.workload, reached)
 

@@ -157,13 +157,13 @@ class _Tagged(dict[str, Any]):
     """A mapping of one, which YAML writes as a tag."""
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_tagged(self, data: _Tagged) -> yaml.Node:
         [(kind, value)] = data.items()
-        node = self.represent_data(value)
+        node: yaml.Node = self.represent_data(value)
         node.tag = f"!{kind}"
         if isinstance(node, yaml.ScalarNode):
             node.style = '"'
@@ -209,7 +209,8 @@ def dump_yaml(config: Config) -> str:
         workload["services"] = {key: _int_keys(ports) for key, ports in workload["services"].items()}
     for service in plain["services"]:
         service["ports"] = _int_keys(service["ports"])
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    # What is not ASCII is escaped: PyYAML writes line breaks of Unicode as they are and folds them when it reads.
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False)
 
 
 def _int_keys(ports: Mapping[str, int]) -> dict[int, int]:

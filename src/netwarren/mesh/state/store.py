@@ -50,6 +50,7 @@ class State:
         # Of each service, known or not, all that say they are its endpoints, by uid.
         self._members: dict[NamespacedName, dict[str, Endpoint]] = {}
         self._usable: dict[NamespacedName, tuple[Endpoint, ...]] = {}
+        self._remembered: dict[NamespacedName, dict[Any, Any]] = {}
         self._policies: dict[NamespacedName, Policy] = {}
         # Of each namespace, and of all, the policies that apply to whatever is in it.
         self._scoped: dict[str, dict[NamespacedName, Policy]] = {}
@@ -114,7 +115,7 @@ class State:
                 self._at[address] = tuple(sorted((workload, *owners), key=_precedence))
         for key, ports in workload.services.items():
             self._members.setdefault(key, {})[workload.uid] = Endpoint(workload, ports)
-            self._usable.pop(key, None)
+            self._forget(key)
 
     def _drop_workload(self, uid: str) -> None:
         workload = self._workloads.pop(uid, None)
@@ -129,7 +130,7 @@ class State:
                 self._at.pop(address, None)
         for key in workload.services:
             _drop(self._members, key, uid)
-            self._usable.pop(key, None)
+            self._forget(key)
 
     def _insert_service(self, service: Service) -> None:
         key = service.key
@@ -143,7 +144,7 @@ class State:
             lengths.setdefault(cidr.cidr.prefixlen, {}).setdefault(_bits_of(cidr.cidr), {})[key] = service
 
     def _drop_service(self, key: NamespacedName) -> None:
-        self._usable.pop(key, None)
+        self._forget(key)
         service = self._services.pop(key, None)
         if service is None:
             return
@@ -156,6 +157,10 @@ class State:
             _drop(values, _bits_of(cidr.cidr), key)
             if not values:
                 lengths.pop(cidr.cidr.prefixlen, None)
+
+    def _forget(self, key: NamespacedName) -> None:
+        self._usable.pop(key, None)
+        self._remembered.pop(key, None)
 
     def _insert_policy(self, policy: Policy) -> None:
         self._drop_policy(policy.key)
@@ -248,6 +253,12 @@ class State:
             if self._services.get(key) is service:
                 self._usable[key] = usable
         return usable
+
+    def remembered(self, service: Service) -> dict[Any, Any]:
+        """A place for what was worked out from ``service`` and its endpoints; empty again when they change."""
+        if self._services.get(service.key) is not service:
+            return {}
+        return self._remembered.setdefault(service.key, {})
 
     def endpoint(self, service: Service, uid: str) -> Endpoint | None:
         """The endpoint of ``service`` that the workload ``uid`` is, if it may be used."""
