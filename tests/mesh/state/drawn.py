@@ -4,6 +4,7 @@ Rules: what is drawn is valid; names are printable but otherwise wild.
 Does not belong here: tests.
 """
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from netwarren.mesh.model import (
@@ -154,3 +155,8 @@ def policies_of(match: st.SearchStrategy[Match]) -> st.SearchStrategy[Policy]:
 
 policies = policies_of(matches_of(texts, texts, networks, st.integers(0, 65535)))
 configs = st.builds(Config, tuples(workloads, 2), tuples(policies, 1), tuples(services, 2))
+
+
+def examples(most: int = 60) -> settings:
+    """So many examples, however slow the machine."""
+    return settings(max_examples=most, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from netwarren.mesh.model import ApplicationTunnel, LoadBalancer, Locality, Service, Workload
 from netwarren.mesh.state.balancer import Choice, choose, rank
 from tests.mesh.state.builders import gateway, mesh, pod, rng, service
+from tests.mesh.state.drawn import examples
 
 WEB = service("web", "10.1.0.1")
 
@@ -106,6 +107,7 @@ def test_strict_wants_the_network_too() -> None:
     assert chosen(balanced("Strict", *preferences), SAME_BUT_NETWORK) == {}
 
 
+@examples()
 @given(st.permutations(["Network", "Region", "Zone", "Subzone", "Node", "Cluster"]), st.integers(0, 6))
 def test_nobody_ranks_higher_than_the_source_itself(order: list[Any], most: int) -> None:
     preferences = tuple(order[:most])
@@ -152,7 +154,7 @@ def test_what_was_worked_out_is_forgotten_when_the_service_or_an_endpoint_change
         current = state.service(WEB.key)
         assert current is not None
         choice = choose(state, current, 80, SOURCE, "destination", rng())
-        return choice and f"{choice.workload.name}:{choice.port}"
+        return f"{choice.workload.name}:{choice.port}" if choice else None
 
     assert found() == "near:8080"
     state.remove_workload(NEAR.uid)

@@ -20,6 +20,7 @@ from netwarren.mesh.state.headers import (
     values_of,
 )
 from tests.mesh.state.builders import pod, to
+from tests.mesh.state.drawn import examples
 
 names = st.text(st.sampled_from("abcXYZ019-_./"), max_size=10)
 
@@ -75,6 +76,7 @@ def test_anything_else_is_no_authority(text: str) -> None:
         parse_authority(text)
 
 
+@examples()
 @given(st.ip_addresses(), st.integers(1, 65535))
 def test_an_authority_is_read_as_it_is_written(address: object, port: int) -> None:
     written = SocketAddress(address, port)  # type: ignore[arg-type]
@@ -82,6 +84,7 @@ def test_an_authority_is_read_as_it_is_written(address: object, port: int) -> No
     assert read == written or getattr(address, "ipv4_mapped", None) is not None
 
 
+@examples()
 @given(st.text(max_size=30))
 def test_no_authority_is_worse_than_refused(text: str) -> None:
     try:
@@ -106,6 +109,7 @@ def test_baggage_has_an_order_and_leaves_out_what_is_not_known() -> None:
     assert format_baggage(Baggage(), "pod") == ""
 
 
+@examples()
 @given(st.builds(Baggage, *[names] * 7), st.sampled_from(["deployment", "cronjob", "pod", "job"]))
 def test_baggage_is_read_as_it_is_written(baggage: Baggage, kind: str) -> None:
     assert parse_baggage([format_baggage(baggage, kind)]) == baggage
@@ -118,6 +122,7 @@ def test_baggage_may_come_in_several_lines_and_with_what_nobody_knows() -> None:
     assert parse_baggage(["k8s.cluster.name="]) == parse_baggage([]) == Baggage()
 
 
+@examples()
 @given(st.lists(st.text(max_size=40), max_size=3))
 def test_no_baggage_fails(values: list[str]) -> None:
     parse_baggage(values)
@@ -169,6 +174,7 @@ def test_a_host_is_found_as_rfc_7239_writes_it(text: str, host: str | None) -> N
     assert parse_forwarded(text).host == host
 
 
+@examples()
 @given(st.text(st.sampled_from('for=host;",\\ :[].1a'), max_size=40))
 def test_no_forwarded_fails(text: str) -> None:
     parse_forwarded(text)
@@ -185,6 +191,7 @@ def test_a_new_trace_is_drawn_from_the_callers_random_numbers() -> None:
     assert str(drawn).endswith("-00")
 
 
+@examples()
 @given(st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1), st.integers(0, 255), st.integers(0, 255))
 def test_a_trace_is_read_as_it_is_written(trace: int, parent: int, version: int, flags: int) -> None:
     made = TraceParent(trace, parent, version, flags)

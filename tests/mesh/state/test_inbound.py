@@ -44,6 +44,7 @@ from netwarren.mesh.state.refusals import (
     UnknownSourceWorkload,
 )
 from tests.mesh.state.builders import gateway, hostname, identity, key, mesh, pod, service, to
+from tests.mesh.state.drawn import examples
 
 SERVER = pod("server", "10.0.0.2", "fd00::2", services={"web": {}})
 CLIENT = pod("client", "10.0.0.1")
@@ -402,6 +403,7 @@ lines = st.tuples(
 )
 
 
+@examples()
 @given(
     st.text(max_size=8), st.text(max_size=20), st.lists(lines, max_size=3), st.none() | st.just(identity("x"))
 )

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from netwarren.errors import ConfigurationError, MeshConfigError
@@ -26,7 +26,7 @@ from netwarren.mesh.model import (
 )
 from netwarren.mesh.state.dump import dump_json, dump_yaml, load_json, load_yaml, plain_of
 from netwarren.mesh.state.local_config import Config, config_of
-from tests.mesh.state.drawn import configs
+from tests.mesh.state.drawn import configs, examples
 
 LEAST: dict[str, Any] = {
     "workloads": [{"namespace": "default", "workloadIps": ["10.0.0.1"], "services": {}}],
@@ -193,7 +193,7 @@ def test_endpoints_that_a_service_names_are_told_to_their_workloads() -> None:
     }
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(configs)
 def test_what_is_written_out_reads_back_the_same(config: Config) -> None:
     assert config_of(plain_of(config)) == config
@@ -310,7 +310,7 @@ def test_what_is_no_json_or_no_object_is_refused(text: str) -> None:
         load_json(text)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.text(max_size=60) | st.binary(max_size=60))
 def test_no_text_is_worse_than_refused(text: str | bytes) -> None:
     for load in (load_yaml, load_json):
@@ -330,7 +330,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(anything)
 def test_nothing_plain_is_worse_than_refused(plain: object) -> None:
     try:
@@ -339,7 +339,7 @@ def test_nothing_plain_is_worse_than_refused(plain: object) -> None:
         pass
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.sampled_from(["workloads", "services", "policies"]), st.data())
 def test_no_value_in_a_field_is_worse_than_refused(kind: str, data: st.DataObject) -> None:
     plain = json.loads(dump_json(load_yaml(WHOLE)))

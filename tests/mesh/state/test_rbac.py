@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from netwarren.mesh.model import (
@@ -19,7 +19,7 @@ from netwarren.mesh.model import (
 )
 from netwarren.mesh.state.rbac import ConnectionFacts, DryRun, PolicySet, Verdict, authorize, matches
 from tests.mesh.state.builders import identity
-from tests.mesh.state.drawn import matches_of, policies_of
+from tests.mesh.state.drawn import examples, matches_of, policies_of
 
 CLIENT = identity("client", "ns")
 
@@ -230,7 +230,7 @@ connections = st.builds(
 )
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.lists(small_policies, max_size=4, unique_by=lambda each: each.key), connections)
 def test_the_index_finds_what_asking_each_policy_finds(
     policies: list[Policy], asked: ConnectionFacts
@@ -249,6 +249,7 @@ def test_the_index_finds_what_asking_each_policy_finds(
     assert logged == matching("Deny", True) | matching("Allow", True)
 
 
+@examples()
 @given(st.lists(small_policies, max_size=4, unique_by=lambda each: each.key), connections)
 def test_policies_that_were_removed_leave_nothing_behind(
     policies: list[Policy], asked: ConnectionFacts

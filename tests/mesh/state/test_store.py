@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from netwarren.mesh.model import (
@@ -22,7 +22,7 @@ from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.rbac import ConnectionFacts
 from netwarren.mesh.state.store import State, best
 from tests.mesh.state.builders import at, hostname, key, mesh, pod, service, to
-from tests.mesh.state.drawn import configs
+from tests.mesh.state.drawn import configs, examples
 
 SERVER = pod("server", "10.0.0.2", "fd00::2", services={"web": {80: 8080}})
 WEB = service("web", "10.1.0.1")
@@ -306,7 +306,7 @@ def inside(state: State) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(configs)
 def test_taking_everything_out_again_leaves_nothing(config: Config) -> None:
     state = State(config)
@@ -320,7 +320,7 @@ def test_taking_everything_out_again_leaves_nothing(config: Config) -> None:
     assert not any(state._by_cidr.values())
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(configs, st.randoms(use_true_random=False))
 def test_changes_one_by_one_come_to_the_same_as_all_at_once(config: Config, random: Any) -> None:
     state = State(config)
