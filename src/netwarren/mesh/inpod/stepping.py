@@ -6,10 +6,11 @@ Does not belong here: `with pod:` and what users run in pods (see `netwarren.run
 """
 
 import os
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-from netwarren.errors import ClosedError, KernelError
+from netwarren.errors import ClosedError, KernelError, SteppingError
 from netwarren.kernel import descriptors
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry, standing
@@ -47,6 +48,14 @@ def _step(namespace: Namespace, function: Callable[[], T]) -> T:
     # A step of a task rather than a `with` block, which on a loop's thread takes a guard.
     depth = standing.begin_step(namespace)
     try:
-        return function()
-    finally:
+        result = function()
+    except BaseException:
         standing.end_step(depth)
+        raise
+    try:
+        standing.end_step(depth)
+    except SteppingError:
+        if isinstance(result, socket.socket):
+            result.close()
+        raise
+    return result
