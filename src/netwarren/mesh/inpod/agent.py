@@ -150,6 +150,15 @@ class NodeAgent:
         for acknowledged in self._on_loop(lambda: self._delete(uid)):  # at the same time
             self._wait(acknowledged, deadline, f"the end of pod {uid}", timeout)
 
+    def wait_connected(self, proxies: int = 1, timeout: float = ADD_SECONDS) -> None:
+        """Wait until so many proxies are connected, or more; raises `MeshError` after ``timeout`` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closed or self.connected >= proxies, timeout):
+                raise MeshError(
+                    f"{self.connected} proxies have connected to {self.path} within {timeout:g} s, not {proxies}"
+                )
+        self._check()
+
     def wait_synced(self, timeout: float = ADD_SECONDS) -> None:
         """Wait for a proxy that has acknowledged everything there is; raises `MeshError` after ``timeout`` seconds."""
         with self._changed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 
 from netwarren.errors import MeshError
 
@@ -127,11 +127,15 @@ def _classes() -> dict[str, Any]:
 _CLASSES = _classes()
 
 
-def _encoded(name: str, **fields: Any) -> bytes:
+def _message(name: str, /, **fields: Any) -> Any:
     try:
-        data: bytes = _CLASSES[name](**fields).SerializeToString(deterministic=True)
-    except (EncodeError, TypeError, ValueError) as error:
+        return _CLASSES[name](**fields)
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError, of a surrogate, is one
         raise MeshError(f"a message of ZDS cannot say {fields}: {error}") from None
+
+
+def _encoded(name: str, /, **fields: Any) -> bytes:
+    data: bytes = _message(name, **fields).SerializeToString(deterministic=True)
     if len(data) > MOST_BYTES:
         raise MeshError(
             f"a message of ZDS is {len(data)} bytes long, and a proxy reads {MOST_BYTES}: use shorter names"
@@ -169,18 +173,18 @@ def encode_request(request: Request) -> bytes:
     match request:
         case Add(uid, info):
             told = {} if info is None else {"workload_info": _info(info)}
-            return _encoded("WorkloadRequest", add=_CLASSES["AddWorkload"](uid=uid, **told))
+            return _encoded("WorkloadRequest", add=_message("AddWorkload", uid=uid, **told))
         case Keep(uid):
-            return _encoded("WorkloadRequest", keep=_CLASSES["KeepWorkload"](uid=uid))
+            return _encoded("WorkloadRequest", keep=_message("KeepWorkload", uid=uid))
         case Delete(uid):
-            return _encoded("WorkloadRequest", **{"del": _CLASSES["DelWorkload"](uid=uid)})
+            return _encoded("WorkloadRequest", **{"del": _message("DelWorkload", uid=uid)})
         case SnapshotSent():
-            return _encoded("WorkloadRequest", snapshot_sent=_CLASSES["SnapshotSent"]())
+            return _encoded("WorkloadRequest", snapshot_sent=_message("SnapshotSent"))
 
 
 def _info(info: WorkloadInfo) -> Any:
-    return _CLASSES["WorkloadInfo"](
-        name=info.name, namespace=info.namespace, service_account=info.service_account
+    return _message(
+        "WorkloadInfo", name=info.name, namespace=info.namespace, service_account=info.service_account
     )
 
 
@@ -206,7 +210,7 @@ def encode_ack(ack: Ack) -> bytes:
     """An `Ack` as a packet carries it; an error that is too long for that is cut."""
     most = MOST_BYTES - 16
     error = ack.error.encode(errors="replace")[:most].decode(errors="ignore")
-    return _encoded("WorkloadResponse", ack=_CLASSES["Ack"](error=error))
+    return _encoded("WorkloadResponse", ack=_message("Ack", error=error))
 
 
 def decode_ack(data: bytes) -> Ack:

@@ -170,8 +170,7 @@ class ZdsClient:
         try:
             await self._carry_out(self.states.receive(request, netns), connection)
         finally:
-            self._let_go(uid for uid in list(self._held) if uid not in self.states.pending)
-            self._tell_ready()
+            self._settle()
         return True
 
     def _read(self, packet: Packet) -> tuple[zds.Request, NetnsIdentity | None]:
@@ -208,6 +207,7 @@ class ZdsClient:
                 case Stop(uid):
                     await self._stop(uid, graceful=False)
                 case Answer(ack):
+                    self._settle()  # first: who is answered may look
                     await connection.send(zds.encode_ack(ack))
                 case Exit(reason):
                     raise MeshError(f"the agent at {self.path} does not keep to ZDS: {reason}")
@@ -231,8 +231,11 @@ class ZdsClient:
             for start in self.states.retry():
                 await self._start(start)
         finally:
-            self._let_go(uid for uid in list(self._held) if uid not in self.states.pending)
-            self._tell_ready()
+            self._settle()
+
+    def _settle(self) -> None:
+        self._let_go(uid for uid in list(self._held) if uid not in self.states.pending)
+        self._tell_ready()
 
     def _tell_ready(self) -> None:
         ready = self.states.ready
