@@ -1,17 +1,14 @@
 """The node's agent: tells the node's proxy which pods there are, as Istio's CNI agent does (ZDS).
 
 Rules: a request is sent when the one before it is acknowledged; who connects is told everything; additions go to
-the proxy that connected last, deletions to all; one thread, on which all state is; the socket's file lies where it
-vanishes with the sandbox.
-Does not belong here: the proxy's side (see `zds_proxy`), the rules in the pods (see `redirection`).
+the proxy that connected last, deletions to all; one thread, on which all state is.
+Does not belong here: where it listens (see `listener`), the proxy's side (see `zds_proxy`), the rules in the pods
+(see `redirection`).
 """
 
 import asyncio
 import contextlib
 import logging
-import os
-import socket
-import tempfile
 import threading
 import time
 from collections import deque
@@ -20,14 +17,14 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
-from netwarren.errors import ClosedError, KernelError, MeshError
+from netwarren.errors import ClosedError, MeshError
 from netwarren.kernel.netns import Namespace
 from netwarren.mesh.inpod import zds
+from netwarren.mesh.inpod.listener import Listener
 from netwarren.mesh.inpod.packets import PacketSocket, accepted
 from netwarren.mesh.inpod.stepping import hold
 from netwarren.mesh.inpod.zds import Ack, WorkloadInfo
 from netwarren.runtime import standing
-from netwarren.sandbox import names
 
 T = TypeVar("T")
 
@@ -37,7 +34,6 @@ ADD_SECONDS = 10.0
 """How long an addition or deletion waits by default for its acknowledgement."""
 
 _ACCEPT_AGAIN_SECONDS = 0.1
-_BACKLOG = 16
 
 
 class _Pod:
@@ -84,20 +80,15 @@ class NodeAgent:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self._directory = tempfile.mkdtemp(prefix="netwarren-zds-", dir=_private()) if path is None else None
-        self.path = path if path is not None else f"{self._directory}/ztunnel.sock"
+        standing.home()  # its failure belongs to the caller
+        self._listener = Listener(path)
+        self.path = self._listener.path
         self._closed = False
         self._pods: dict[str, _Pod] = {}
         self._connections: list[_Connection] = []
         self._changed = threading.Condition()
         self._ending: asyncio.Event
         self._serving: set[asyncio.Task[None]] = set()
-        try:
-            standing.home()  # its failure belongs to the caller
-            self._listening = _listening(self.path)
-        except BaseException:
-            self._remove_directory()
-            raise
         started: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(
             target=self._serve_all, args=(started,), name="netwarren-agent", daemon=True
@@ -106,8 +97,7 @@ class NodeAgent:
         try:
             self._loop = started.result()
         except BaseException:
-            self._listening.close()
-            self._remove_socket()
+            self._listener.close()
             raise
 
     def add(
@@ -188,7 +178,7 @@ class NodeAgent:
             self._changed.notify_all()
             self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
-        self._remove_socket()
+        self._listener.close()
 
     def __enter__(self) -> Self:
         return self
@@ -258,7 +248,6 @@ class NodeAgent:
         for task in list(self._serving):
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
-        self._listening.close()
         for pod in self._pods.values():
             self._drop(pod, ClosedError(f"the agent at {self.path}", "was closed", "make another one"))
         self._pods.clear()
@@ -266,7 +255,7 @@ class NodeAgent:
     async def _accept(self) -> None:
         while True:
             try:
-                made = await accepted(self._listening)
+                made = await accepted(self._listener.socket)
             except OSError as error:
                 _log.warning("the agent at %s cannot take a proxy: %s", self.path, error.strerror)
                 await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
@@ -375,18 +364,6 @@ class NodeAgent:
         if not pod.acknowledged.done():
             pod.acknowledged.set_exception(why)
 
-    # --- the socket's file ---
-
-    def _remove_socket(self) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
-        self._remove_directory()
-
-    def _remove_directory(self) -> None:
-        if self._directory is not None:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._directory)
-
 
 def _addition(pod: _Pod) -> _Message:
     return _Message(zds.Add(pod.uid, pod.info), pod)
@@ -399,31 +376,3 @@ async def _data(packets: PacketSocket) -> bytes:
     if not packet.data:
         raise MeshError("it has closed the connection")
     return packet.data
-
-
-def _private() -> str | None:
-    """A directory that vanishes with the sandbox and that programs in pods see, too; None where there is none.
-
-    It is /run, over which the sandbox has laid one of its own (see `netwarren.sandbox.names`).
-    """
-    run = os.path.dirname(names.directory())
-    try:
-        ours = os.stat(run).st_dev == os.stat(names.views()).st_dev and os.access(run, os.W_OK)
-    except OSError:
-        return None
-    return run if ours else None
-
-
-def _listening(path: str) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        made.setblocking(False)
-        made.bind(path)
-        made.listen(_BACKLOG)
-    except OSError as error:
-        made.close()
-        raise KernelError(f"listen at {path}", error.errno or 0) from None
-    except BaseException:
-        made.close()
-        raise
-    return made
