@@ -167,29 +167,22 @@ def _apply(where: str, mode: Mode, families: Sequence[Family] | None, mark: int)
                 if _tried(routes, add, errno.EEXIST):
                     done.append(undo)
             requests = [each for family in wanted for each in _requests(mode, family, mark)]
-            try:
-                nftables.commit(netfilter, requests)
-            except KernelError as error:
-                if error.errno != errno.EEXIST:
-                    raise
-                # Another set is there. Not done always: the kernel takes 10 ms to free what a batch deletes.
-                nftables.commit(netfilter, [*_no_tables(), *requests])
+            nftables.commit(netfilter, [*_no_tables(netfilter), *requests])
         except BaseException:
             for undo in reversed(done):
                 _tried(routes, undo, *_GONE)
             raise
         for family in WORDS:
-            if family not in wanted:
-                _tried(netfilter, nftables.delete_table(WORDS[family], TABLE), *_GONE)
             if family not in wanted or mode == "dedicated":
                 _remove_policy(routes, family)
 
 
-def _no_tables() -> Iterator[Request]:
-    """No table of ours, whether there was one or not."""
-    for word in WORDS.values():
-        yield nftables.add_table(word, TABLE)
-        yield nftables.delete_table(word, TABLE)
+def _no_tables(netfilter: Netlink) -> list[Request]:
+    """Delete what tables of ours there are; asked for first, because a deletion takes the kernel 10 ms."""
+    found = [
+        each for each in nftables.tables(netfilter) if each.name == TABLE and each.family in WORDS.values()
+    ]
+    return [nftables.delete_table(each.family, TABLE) for each in found]
 
 
 # What a kernel answers of something that is not there, or of a family that it has not.
@@ -199,10 +192,7 @@ _GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPN
 def _tried(netlink: Netlink, request: Request, *tolerated: int) -> bool:
     """Whether it was carried out; False where the answer is one of those ``tolerated``."""
     try:
-        if netlink.protocol == NETLINK_NETFILTER:
-            nftables.commit(netlink, [request])
-        else:
-            netlink.commit([request])
+        netlink.commit([request])
     except KernelError as error:
         if error.errno not in tolerated:
             raise
@@ -212,8 +202,7 @@ def _tried(netlink: Netlink, request: Request, *tolerated: int) -> bool:
 
 def _remove(where: str) -> None:
     with Netlink(where, NETLINK_NETFILTER) as netfilter:
-        for word in WORDS.values():
-            _tried(netfilter, nftables.delete_table(word, TABLE), *_GONE)
+        nftables.commit(netfilter, _no_tables(netfilter))
     with Netlink(where) as routes:
         for family in WORDS:
             _remove_policy(routes, family)
