@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 from netwarren.mesh.dns.resolver import Transport
 
@@ -39,7 +39,8 @@ class DnsServer:
         self._datagrams: list[_Datagrams] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: dict[asyncio.Task[Any], None] = {}  # the oldest first
+        self._closing = False
+        self._connections: dict[asyncio.Task[None], None] = {}  # the oldest first
 
     async def start(self) -> None:
         """Begin to answer; raises `OSError`, and then everything is closed."""
@@ -59,6 +60,7 @@ class DnsServer:
 
     async def close(self) -> None:
         """End it, unanswered questions and all; again is fine."""
+        self._closing = True
         for server in self._servers:
             server.close()
         for protocol in self._datagrams:
@@ -71,6 +73,7 @@ class DnsServer:
             await protocol.lost
         for server in self._servers:
             await server.wait_closed()
+        await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next turn
         for sockets in self._sockets:  # those that no transport took, if one failed to start
             for each in sockets:
                 each.close()
@@ -93,12 +96,24 @@ class DnsServer:
         if answer is not None:
             back(answer)
 
-    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._connections) >= MOST_CONNECTIONS:
-            next(iter(self._connections)).cancel()
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of ours: one that asyncio makes for a coroutine is reported as failed when it is cancelled (3.11).
+        if self._closing:  # accepted before, and told only now
+            writer.transport.abort()
+            return
+        staying = [task for task in self._connections if not task.cancelling()]
+        if len(staying) >= MOST_CONNECTIONS:
+            staying[0].cancel()
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._connections[task] = None
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._connections[task]
+            writer.transport.abort()  # one that was cancelled before it began has not done it
+
+        task.add_done_callback(ended)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._converse(reader, writer)
             async with asyncio.timeout(IDLE):
@@ -110,7 +125,6 @@ class DnsServer:
             writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-            self._connections.pop(task, None)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer what comes, as answers get ready, until nothing more comes and all is answered."""
@@ -152,8 +166,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
+        self.transport = cast(asyncio.DatagramTransport, transport)  # asyncio's own is none by its class
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.lost.set_result(None)
