@@ -6,7 +6,7 @@ import dns.message
 import dns.opcode
 import dns.rcode
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netwarren.mesh.dns import message
@@ -164,11 +164,13 @@ def holds(data: bytes) -> None:
         assert dns.message.from_wire(request).id == int.from_bytes(data[:2], "big")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_any_bytes_are_survived(data: bytes) -> None:
     holds(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_behind_a_header_are_survived(rest: bytes) -> None:
     holds(QUERY[:12] + rest)
@@ -179,6 +181,7 @@ EDNS_QUERY = dns.message.make_query(
 ).to_wire()
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_change_to_a_question_is_survived(data: st.DataObject) -> None:
     query = bytearray(data.draw(st.sampled_from([QUERY, EDNS_QUERY])))
