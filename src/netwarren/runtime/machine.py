@@ -227,7 +227,7 @@ class Machine:
         """Start a program here; ``options`` are those of `subprocess.Popen` (cwd, stdin, stdout, ...).
 
         It has this machine's own view of host name, /etc/resolv.conf, /etc/hosts and /sys, and of the
-        directories of `private_directory`; with ``view=False``, the host's.
+        directories of `private_directory`; with ``view=False``, the host's, and outside of its PID namespace.
         ``env`` is its whole environment, by default ours; ``extra_env`` is added to that.
         With ``ready``, returns once that holds: `port`, `log`, `http`, `all_of`, or a function called here,
         without arguments or with the program, until it returns something true. A program that is not ready
