@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -227,6 +228,20 @@ def test_signals_and_exit_statuses_arrive(pod: Pod) -> None:
     assert program.wait(30) == 7
     with pytest.raises(ProgramError, match="has exited 3"):
         pod.check_output(["sh", "-c", "exit 3"])
+
+
+def test_pipes_environment_and_working_directory_are_as_in_any_pod(pod: Pod, tmp_path: Path) -> None:
+    assert pod.check_output(["cat"], input="through") == "through"
+    code = "import os, sys; print(os.getcwd(), os.environ['MARK'], sys.stdin.readline())"
+    program = pod.popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        extra_env={"MARK": "here"},
+        text=True,
+    )
+    assert program.process.communicate("line", timeout=30)[0].split() == [str(tmp_path), "here", "line"]
 
 
 def test_what_cannot_be_started_is_told_as_in_any_pod(pod: Pod) -> None:
