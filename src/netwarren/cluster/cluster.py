@@ -237,12 +237,15 @@ class Cluster(Serving):
         address: AddressesArgument = None,
         namespace: str = DEFAULT_NAMESPACE,
         labels: Mapping[str, str] | None = None,
+        pid_namespace: bool = False,
     ) -> Pod:
         """Add a pod on ``node`` (the first one by default), with ``address`` of the node's range if given.
 
-        ``namespace`` is the Kubernetes namespace it is in, ``labels`` what services may select it by.
+        ``namespace`` is the Kubernetes namespace it is in, ``labels`` what services may select it by. With
+        ``pid_namespace``, programs that are started there see and signal none but the pod's processes, as in
+        Kubernetes with shareProcessNamespace.
         Raises `InvalidName`, `DuplicateName`, `UnknownName` for the node, `ConfigurationError` for labels,
-        `AddressError` and its kinds.
+        `AddressError` and its kinds, `KernelError` where there can be no PID namespace.
         """
         with self._lock:
             self._check_open()
@@ -254,8 +257,12 @@ class Cluster(Serving):
                 made = self._wire_pod(spec, on)
                 pod = self._pods[name] = Pod(self, spec, made)
                 self._netns_names.add(name, made)
+                if pid_namespace:
+                    pod._separate_processes()
                 self._follow([pod])
             except BaseException:
+                if spec is not None and name in self._pods:
+                    end_all([self._pods[name]])
                 if spec is not None:
                     self._wiring.undo(plan.plan_pod_removal(spec))
                     self._forget(name, self._pods)

@@ -75,10 +75,13 @@ class Node(_Addressed):
         address: AddressesArgument = None,
         namespace: str = DEFAULT_NAMESPACE,
         labels: Mapping[str, str] | None = None,
+        pid_namespace: bool = False,
     ) -> "Pod":
         """`Cluster.add_pod` on this node."""
         self.check()
-        return self._cluster.add_pod(name, self, address=address, namespace=namespace, labels=labels)
+        return self._cluster.add_pod(
+            name, self, address=address, namespace=namespace, labels=labels, pid_namespace=pid_namespace
+        )
 
     def remove(self) -> None:
         """`Cluster.remove_node`."""
