@@ -74,9 +74,13 @@ def timestamp(seconds: float) -> str:
 def _plain_value(value: str | int) -> str:
     if isinstance(value, Bare):
         return _unbroken(value)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    return _quoted(value) if isinstance(value, str) else str(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _unbroken(text: str) -> str:
     # What a peer wrote must not look like two records, or like two parts of one.
-    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)[1:-1]
+    return text if text.isprintable() else _quoted(text)[1:-1]
