@@ -2,9 +2,18 @@
 
 from ipaddress import ip_address
 
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
 from netwarren.mesh.model import Locality, NetworkAddress, Service, SocketAddress, Workload
 from netwarren.mesh.telemetry.connection import Opened
 from netwarren.mesh.telemetry.labels import Peer
+
+
+def parsed(text: str) -> dict[str, Metric]:
+    """OpenMetrics text as the reference parser reads it: families by name; raises ValueError where it is none."""
+    return {family.name: family for family in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
+
 
 CLIENT = Workload(
     "cluster1//v1/Pod/default/client-1",

@@ -36,7 +36,9 @@ def test_a_json_line_has_the_message_last() -> None:
     )
 
 
-@pytest.mark.parametrize("value", ["two\nlines", Bare("two\nlines"), "tab\there", "a\u2028b", Bare("x\r\n\ty=1")])
+@pytest.mark.parametrize(
+    "value", ["two\nlines", Bare("two\nlines"), "tab\there", "a\u2028b", Bare("x\r\n\ty=1")]
+)
 def test_a_value_with_line_breaks_stays_on_its_line(value: str) -> None:
     line = plain(Record(0, "info", "access", "x", {"dst.hbone_addr": value}))
     assert len(line.splitlines()) == 1

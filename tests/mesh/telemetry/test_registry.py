@@ -3,10 +3,10 @@
 import threading
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from netwarren.mesh.telemetry.metrics import Metrics
-from netwarren.mesh.telemetry.registry import Registry
+from netwarren.mesh.telemetry.registry import Histogram, Registry
+from tests.mesh.telemetry.scene import parsed
 
 
 def test_a_counter_is_written_as_openmetrics_has_it() -> None:
@@ -59,8 +59,7 @@ def test_label_values_that_would_break_the_text_are_read_back_as_they_were() -> 
     registry = Registry()
     nasty = 'a"b\\c\nd}'
     registry.counter("x", "X", ("label",)).labels((nasty,)).add()
-    [family] = text_string_to_metric_families(registry.encode())
-    assert family.samples[0].labels == {"label": nasty}
+    assert parsed(registry.encode())["x"].samples[0].labels == {"label": nasty}
 
 
 def test_an_empty_label_is_an_absent_one() -> None:
@@ -114,12 +113,12 @@ def _touched() -> Metrics:
     metrics = Metrics()
     for family in metrics.registry._families:
         series = family.labels(tuple(f"v{number}" for number in range(len(family.label_names))))
-        getattr(series, "observe", getattr(series, "add", None))(1)
+        series.observe(1) if isinstance(series, Histogram) else series.add(1)
     return metrics
 
 
 def test_all_metrics_together_are_openmetrics_for_the_real_parser() -> None:
-    families = {family.name: family for family in text_string_to_metric_families(_touched().encode())}
+    families = parsed(_touched().encode())
     assert families["istio_tcp_connections_opened"].type == "counter"
     assert families["istio_tcp_sockets_open"].type == "gauge"
     assert families["istio_dns_upstream_request_duration_seconds"].type == "histogram"

@@ -172,13 +172,18 @@ class Connections(Generic[F]):
 
         A ``deadline`` of 0 ends them at once (the pod has been deleted). Returns when all have been released, or
         have not been although ended `RELEASE_SECONDS` ago.
-        Repeatable: a second, shorter drain cuts the first one short.
+        Repeatable: a second, shorter drain cuts the first one short. Raises in the end what a hook raised.
         """
         self._draining = True
         hooks, self._drain_hooks = self._drain_hooks, []
-        with contextlib.ExitStack() as all_of_them:
-            for hook in reversed(hooks):
-                all_of_them.callback(hook)  # one that fails does not keep the others from being called
+        failures: list[Exception] = []
+        for hook in hooks:
+            try:
+                hook()
+            except Exception as error:
+                failures.append(
+                    error
+                )  # told in the end: it keeps neither the others nor the drain from happening
         if deadline > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline):
@@ -188,6 +193,8 @@ class Connections(Generic[F]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._release_seconds):
                 await self._empty.wait()
+        if failures:
+            raise failures[0]
         return ended
 
     def listing(self) -> dict[str, list[dict[str, str]]]:

@@ -8,6 +8,7 @@ Does not belong here: what is told (see `metrics`, `log`).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from netwarren.errors import MeshError
 from netwarren.mesh.telemetry.log import Log
 from netwarren.mesh.telemetry.metrics import Metrics
 from netwarren.mesh.telemetry.records import FieldValue, Record, plain
@@ -28,7 +29,7 @@ class Snapshot:
     def delta(self, name: str, labels: Mapping[str, str]) -> Number:
         """By how much the series of ``name`` with all these labels, and maybe others, have changed together.
 
-        Raises `ValueError` where there is no such metric: nothing is ever counted under a misspelled name.
+        Raises `MeshError` where there is no such metric: nothing is ever counted under a misspelled name.
         """
         return sum(self._changes(name, labels).values())
 
@@ -42,8 +43,8 @@ class Snapshot:
 
     def _check(self, name: str) -> None:
         known = self.metrics.registry.names()
-        if not any(name == each or name.startswith(f"{each}_") for each in known):
-            raise ValueError(f"no metric is called {name!r}; there are: {', '.join(known)}")
+        if name not in known:
+            raise MeshError(f"no metric is called {name!r}; there are: {', '.join(known)}")
 
     def _missed(self, name: str, labels: Mapping[str, str], wanted: Number) -> AssertionError:
         lines = [f"  {series} {change:+}" for series, change in self._changes(name, {}).items() if change]
@@ -64,7 +65,7 @@ async def expect(
     """Wait until the series of ``name`` with all these labels have changed by ``delta``, together, ``since`` then.
 
     A ``delta`` of 0 is there at once, and says nothing of what comes. Raises `AssertionError`, with what has changed,
-    where it is not so within ``seconds``, and `ValueError` where there is no metric of that name.
+    where it is not so within ``seconds``, and `MeshError` where there is no metric of that name.
     """
     if await since.metrics.changes.wait_async(_looking(since, name, labels, delta), seconds) is None:
         raise since._missed(name, labels, delta)

@@ -252,6 +252,8 @@ class HttpServer:
 
 
 def _request(event: h11.Request) -> Request:
+    if event.http_version not in (b"1.0", b"1.1"):
+        raise _Refused(HTTPStatus.BAD_REQUEST)  # above all the first words of HTTP/2
     target = event.target.decode("latin-1")
     try:
         parts = urlsplit(target)

@@ -10,7 +10,7 @@ labels of TCP a write by it took 13 us and the text of 1,000 series 270 ms; here
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from netwarren.mesh.telemetry.changes import Changes
@@ -211,9 +211,14 @@ class Registry:
                 for sample in series.samples(family.sample_name)
             ]
 
-    def names(self) -> Iterable[str]:
-        """The names of the samples that there may be, those of histograms without their ending."""
-        return [family.sample_name for family in self._families]
+    def names(self) -> list[str]:
+        """The names of the samples that there may be."""
+        endings = {"histogram": ("_bucket", "_sum", "_count")}
+        return [
+            family.sample_name + ending
+            for family in self._families
+            for ending in endings.get(family.kind, ("",))
+        ]
 
     def _measure(self) -> None:
         for value, measure in self._measured:
