@@ -1,6 +1,8 @@
 """Waiting for what another thread changes."""
 
 import asyncio
+import os
+import signal
 import threading
 
 from netwarren.mesh.telemetry.changes import Changes
@@ -84,6 +86,27 @@ async def test_a_waiter_that_is_cancelled_is_forgotten() -> None:
     await asyncio.gather(task, return_exceptions=True)
     assert _waiting(box) == 0
     box.put(1)
+
+
+def test_a_child_of_a_fork_finds_the_lock_free() -> None:
+    box = _Box()
+    taken, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with box.changes.lock:
+            taken.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    threading.Timer(0.01, leave.set).start()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if box.changes.wait(lambda: box.at_least(0), 0) == 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
 
 
 def test_all_waiters_are_woken() -> None:

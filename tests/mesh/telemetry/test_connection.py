@@ -148,6 +148,15 @@ def test_a_connection_that_is_dropped_has_been_drained(metrics: Metrics, log: Lo
     assert _count(metrics, "connections_closed", response_flags="CONNECT") == 1
 
 
+def test_one_that_the_garbage_collector_finds_amid_counting_is_counted(metrics: Metrics, log: Log) -> None:
+    cycle: list[object] = [_opened(metrics, log)]
+    cycle.append(cycle)
+    del cycle
+    with metrics.changes.lock, log.changes.lock:
+        gc.collect()
+    assert _count(metrics, "connections_closed") == 1
+
+
 def test_leaving_its_block_ends_it_well(metrics: Metrics, log: Log) -> None:
     with _opened(metrics, log):
         pass

@@ -147,6 +147,28 @@ async def test_a_task_goes_on_after_its_connection_was_ended() -> None:
     await asyncio.sleep(0)
 
 
+async def test_a_task_that_ends_its_own_connection_and_leaves_is_not_cancelled_later() -> None:
+    connections: Connections[str] = Connections()
+    with pytest.raises(PolicyChanged):
+        async with connections.register(_inbound("a")):
+            connections.reevaluate(lambda facts: False)
+    await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_an_error_of_the_work_that_was_interrupted_stays_that_error() -> None:
+    connections: Connections[str] = Connections()
+    with pytest.raises(OSError, match="while tidying up"):
+        async with connections.register(_inbound("a")) as registration:
+            asyncio.get_running_loop().call_soon(registration.end, PolicyChanged())
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise OSError("while tidying up")
+
+
 async def test_a_graceful_drain_lets_connections_finish() -> None:
     connections: Connections[str] = Connections()
     finished = asyncio.Event()

@@ -131,6 +131,16 @@ def test_a_thread_gets_a_record_after_those_there_were(
     assert record.fields == {"bytes_sent": 2}
 
 
+async def test_a_record_is_awaited_by_whatever_it_must_be_like() -> None:
+    log = Log()
+    for sent in (1, 2, 3):
+        log.write("info", "access", "connection complete", {"bytes_sent": sent})
+    record = await expect_record(
+        log, "connection complete", where=lambda record: int(record.fields["bytes_sent"]) > 1
+    )
+    assert record.fields["bytes_sent"] == 2
+
+
 async def test_without_such_a_record_the_others_are_shown() -> None:
     log = Log()
     log.write("info", "access", "connection complete", {"direction": "outbound", "error": "x"})

@@ -83,6 +83,10 @@ def test_levels_add_up_until_they_are_reset() -> None:
     assert str(log.levels) == "info,dns:off"
 
 
+def test_the_order_of_levels_does_not_matter() -> None:
+    assert str(Levels("access=DEBUG,warn")) == str(Levels("warn,access:debug")) == "warn,access:debug"
+
+
 def test_a_stream_gets_each_line_in_the_format_asked_for() -> None:
     stream = io.StringIO()
     log = Log(line_format="json", stream=stream, now=lambda: 0.0)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from netwarren import __version__
 from netwarren.errors import MeshError
 from netwarren.mesh.telemetry import profiles
-from netwarren.mesh.telemetry.http import Handler, Request, Response, empty, text
+from netwarren.mesh.telemetry.http import Handler, Request, Response, empty, not_allowed, text
 from netwarren.mesh.telemetry.log import Log
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
@@ -115,7 +115,7 @@ class Admin:
 
     async def _quit(self, request: Request) -> Response:
         if request.method != "POST":
-            return empty(HTTPStatus.METHOD_NOT_ALLOWED)
+            return not_allowed("POST")
         begun = self.shut_down()
         if inspect.isawaitable(begun):
             await begun
@@ -123,7 +123,7 @@ class Admin:
 
     def _logging(self, request: Request) -> Response:
         if request.method != "POST":
-            return text(f"Invalid HTTP method\n{USAGE}", HTTPStatus.METHOD_NOT_ALLOWED)
+            return not_allowed("POST", f"Invalid HTTP method\n{USAGE}")
         level = request.query.get("level")
         try:
             self.log.set_levels(level, reset="reset" in request.query)

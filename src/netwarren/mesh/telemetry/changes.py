@@ -1,12 +1,13 @@
 """Waiting for something that another thread changes: woken by the change, without polling.
 
-Rules: one lock for what changes together; with nobody waiting a change costs one look at an empty tuple; a waiter
-may be a thread or a coroutine of any loop.
+Rules: one lock for all; with nobody waiting a change costs one look at an empty tuple; a waiter may be a thread or a
+coroutine of any loop.
 Does not belong here: what changes (see `registry`, `log`).
 """
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,17 +15,20 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# The garbage collector may end a connection, which counts and logs it, on any thread amid any other count. So the
+# lock is reentrant, and there is one for all metrics and logs of this process: with one each, two threads that
+# collect could wait for each other. A fork waits for it, as the child must not find it taken by a thread it lacks.
+_LOCK = threading.RLock()
+os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
 
 class Changes:
-    """A lock, and those to wake when something under it has changed.
-
-    The lock is reentrant: the garbage collector may end a connection, which counts it, amid a count.
-    """
+    """A lock, and those to wake when something under it has changed."""
 
     __slots__ = ("lock", "wakers")
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = _LOCK
         self.wakers: tuple[Callable[[], None], ...] = ()
 
     def notify(self) -> None:

@@ -62,6 +62,7 @@ class Registration(Generic[F]):
         self._callbacks: list[Callable[[ProxyError], None]] = []
         self._task: asyncio.Task[object] | None = None
         self._cancelled = False
+        self._cancel_soon: asyncio.Handle | None = None
         self._requests = 0
 
     def __repr__(self) -> str:
@@ -80,11 +81,19 @@ class Registration(Generic[F]):
             return
         self.reason = reason
         if self._task is not None:
-            self._task.cancel()
-            self._cancelled = True
+            if self._task is asyncio.current_task():
+                # Its next wait is interrupted, if it comes to one before it leaves.
+                self._cancel_soon = asyncio.get_running_loop().call_soon(self._interrupt)
+            else:
+                self._interrupt()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(reason)
+
+    def _interrupt(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._cancelled = True
 
     def release(self) -> None:
         """The connection has ended; repeatable."""
@@ -107,10 +116,13 @@ class Registration(Generic[F]):
     ) -> None:
         task, self._task = self._task, None
         self.release()
-        if not self._cancelled or task is None or self.reason is None:
+        if self._cancel_soon is not None:
+            self._cancel_soon.cancel()
+        if self.reason is None:
             return
         # As in `asyncio.timeout`: our own cancellation becomes the reason, one of somebody else stays theirs.
-        if task.uncancel() <= self._requests and (error is None or kind is asyncio.CancelledError):
+        ours = task is not None and self._cancelled and task.uncancel() <= self._requests
+        if error is None or (ours and kind is asyncio.CancelledError):
             raise self.reason from None
 
 

@@ -84,15 +84,16 @@ async def expect_record(
     message: str,
     fields: Mapping[str, FieldValue] | None = None,
     *,
+    where: Callable[[Record], bool] | None = None,
     since: int = 0,
     seconds: float = SECONDS,
 ) -> Record:
     """Wait for the first record, from the ``since``-th on (see `Log.count`), with this message and these fields.
 
-    A field wanted as ``""`` or None must not be there. Raises `AssertionError`, with the records there were, where
+    ``where`` says what else it must be like. A field wanted as ``""`` or None must not be there. Raises `AssertionError`, with the records there were, where
     none comes within ``seconds``.
     """
-    found = await log.changes.wait_async(_searching(log, message, fields or {}, since), seconds)
+    found = await log.changes.wait_async(_searching(log, message, fields or {}, where, since), seconds)
     return found or _no_record(log, message, fields or {}, since)
 
 
@@ -101,11 +102,12 @@ def expect_record_sync(
     message: str,
     fields: Mapping[str, FieldValue] | None = None,
     *,
+    where: Callable[[Record], bool] | None = None,
     since: int = 0,
     seconds: float = SECONDS,
 ) -> Record:
     """As `expect_record`, blocking this thread."""
-    found = log.changes.wait(_searching(log, message, fields or {}, since), seconds)
+    found = log.changes.wait(_searching(log, message, fields or {}, where, since), seconds)
     return found or _no_record(log, message, fields or {}, since)
 
 
@@ -117,9 +119,19 @@ def _looking(
 
 
 def _searching(
-    log: Log, message: str, fields: Mapping[str, FieldValue], since: int
+    log: Log,
+    message: str,
+    fields: Mapping[str, FieldValue],
+    where: Callable[[Record], bool] | None,
+    since: int,
 ) -> Callable[[], Record | None]:
-    return lambda: next((each for each in log.records(since) if each.matches(message, fields)), None)
+    def find() -> Record | None:
+        for record in log.records(since):
+            if record.matches(message, fields) and (where is None or where(record)):
+                return record
+        return None
+
+    return find
 
 
 def _no_record(log: Log, message: str, fields: Mapping[str, FieldValue], since: int) -> Record:

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -63,6 +64,13 @@ def text(body: str, status: HTTPStatus = HTTPStatus.OK, content_type: str = PLAI
 
 def empty(status: HTTPStatus) -> Response:
     return Response(status)
+
+
+def not_allowed(allowed: str, body: str = "") -> Response:
+    """405, with the methods there are; RFC 9110, section 15.5.6."""
+    return Response(
+        HTTPStatus.METHOD_NOT_ALLOWED, body.encode(), PLAIN if body else "", (("allow", allowed),)
+    )
 
 
 class _Refused(Exception):
@@ -216,7 +224,11 @@ class HttpServer:
         *,
         last: bool,
     ) -> None:
-        headers = [("content-length", str(len(response.body))), *response.headers]
+        headers = [
+            ("date", formatdate(usegmt=True)),
+            ("content-length", str(len(response.body))),
+            *response.headers,
+        ]
         if response.content_type:
             headers.append(("content-type", response.content_type))
         if last:

@@ -32,18 +32,16 @@ class Levels:
         self.apply(text)
 
     def apply(self, text: str) -> None:
-        """Change what ``text`` names and nothing else, or nothing at all."""
-        everywhere, targets = self.everywhere, dict(self.targets)
+        """Change what ``text`` names, or nothing at all; a level without a target is that of all not named with it."""
+        named: dict[str, str] = {}
         for part in text.split(","):
-            target, _, level = part.strip().replace("=", ":").rpartition(":")
-            if level.lower() not in _RANKS:
+            target, _, level = part.strip().lower().replace("=", ":").rpartition(":")
+            if level not in _RANKS:
                 raise MeshError(f"{part!r} is no level of the log; levels are: {', '.join(_RANKS)}")
-            if target:
-                targets[target] = level.lower()
-            else:
-                everywhere = level.lower()
-                targets.clear()
-        self.everywhere, self.targets = everywhere, targets
+            named[target] = level
+        before = {} if "" in named else self.targets
+        self.everywhere = named.pop("", self.everywhere)
+        self.targets = {**before, **named}
 
     def enabled(self, level: Level, target: str) -> bool:
         wanted = self.targets.get(target, self.everywhere) if self.targets else self.everywhere
@@ -94,11 +92,11 @@ class Log:
         with self.changes.lock:
             self._records.append(record)
             self.count += 1
-            if self._stream is not None:
-                try:
-                    self._stream.write(self._line(record) + "\n")
-                except (OSError, ValueError):
-                    self._stream = None  # closed, full or gone: the records in memory are still there
+        if (stream := self._stream) is not None:
+            try:
+                stream.write(self._line(record) + "\n")
+            except (OSError, ValueError):
+                self._stream = None  # closed, full or gone: the records in memory are still there
         if self.changes.wakers:
             self.changes.notify()
 

@@ -7,7 +7,7 @@ Does not belong here: the tasks.
 from http import HTTPStatus
 
 from netwarren.mesh.telemetry.changes import Changes
-from netwarren.mesh.telemetry.http import Request, Response, empty, text
+from netwarren.mesh.telemetry.http import Request, Response, empty, not_allowed, text
 
 
 class Readiness:
@@ -59,7 +59,7 @@ def readiness_page(readiness: Readiness, request: Request) -> Response:
     if request.path != "/healthz/ready":
         return empty(HTTPStatus.NOT_FOUND)
     if request.method != "GET":
-        return empty(HTTPStatus.METHOD_NOT_ALLOWED)
+        return not_allowed("GET")
     if pending := readiness.pending:
         return text(f"not ready, pending: {', '.join(pending)}\n", HTTPStatus.INTERNAL_SERVER_ERROR)
     return text("ready\n")
