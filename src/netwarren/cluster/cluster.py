@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
+from netwarren.cluster.meshing import Meshing
 from netwarren.cluster.name_server import NameServer
 from netwarren.cluster.netns_names import NetnsNames
 from netwarren.cluster.serving import Serving
@@ -67,7 +68,7 @@ _ADD_ANEW = "add it anew to go on using the name"
 _open: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
 
 
-class Cluster(Serving):
+class Cluster(Serving, Meshing):
     """A network of its own, shaped like a Kubernetes cluster's; closed by `close` or ``with``.
 
     ``name`` is what ``ip netns`` and reports call it. ``nodes`` are the names of the nodes there are;
@@ -113,6 +114,7 @@ class Cluster(Serving):
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Pod] = {}
         self._services = None
+        self._mesh = None
         self._netns_names = NetnsNames()
         self._name_server = NameServer(self.families, self._snapshot)
         self.name = name
@@ -238,12 +240,15 @@ class Cluster(Serving):
         namespace: str = DEFAULT_NAMESPACE,
         labels: Mapping[str, str] | None = None,
         pid_namespace: bool = False,
+        captured: bool = True,
+        workload: Mapping[str, Any] | None = None,
     ) -> Pod:
         """Add a pod on ``node`` (the first one by default), with ``address`` of the node's range if given.
 
         ``namespace`` is the Kubernetes namespace it is in, ``labels`` what services may select it by. With
         ``pid_namespace``, programs that are started there see and signal none but the pod's processes, as in
-        Kubernetes with shareProcessNamespace.
+        Kubernetes with shareProcessNamespace. On a node that has a proxy (`deploy_ztunnel`) that carries the
+        pod's traffic if ``captured``; ``workload`` are fields of its `netwarren.mesh.model.Workload`.
         Raises `InvalidName`, `DuplicateName`, `UnknownName` for the node, `ConfigurationError` for labels,
         `AddressError` and its kinds, `KernelError` where there can be no PID namespace.
         """
@@ -260,6 +265,7 @@ class Cluster(Serving):
                 if pid_namespace:
                     pod._separate_processes()
                 self._follow([pod])
+                self._carry(pod, captured, workload)
             except BaseException:
                 if spec is not None and name in self._pods:
                     end_all([self._pods[name]])
@@ -285,6 +291,7 @@ class Cluster(Serving):
         finally:
             with self._lock:
                 if not self._closed and self._pods.get(gone.name) is gone:  # else it went with its node
+                    self._carry_no_more(gone)
                     self._wiring.undo(plan.plan_pod_removal(gone.spec))
                     self._forget(gone.name, self._pods)
                     self._model.remove_pod(gone.name)
@@ -306,6 +313,7 @@ class Cluster(Serving):
                 if not self._closed:
                     for pod in pods:
                         if self._pods.get(pod.name) is pod:  # else somebody was removing it already
+                            self._carry_no_more(pod)
                             self._forget(pod.name, self._pods)
                             self._model.remove_pod(pod.name)
                     others = [other.spec for other in self._nodes.values() if other is not gone]
@@ -363,6 +371,8 @@ class Cluster(Serving):
         try:
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         finally:
+            if self._mesh is not None:
+                self._mesh.close()
             if self._outlet is not None:
                 self._outlet.close()
             sockets = (

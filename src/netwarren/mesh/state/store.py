@@ -219,6 +219,10 @@ class State:
         """The service that a client in ``namespace`` means by ``hostname`` (see `best`)."""
         return best(self._by_host.get(hostname, {}).values(), namespace, preferred)
 
+    def services_called(self, hostname: str) -> list[Service]:
+        """The services of all namespaces with that hostname."""
+        return list(self._by_host.get(hostname, {}).values())
+
     def service_at(self, address: NetworkAddress, namespace: str) -> Service | None:
         """The service that a client in ``namespace`` means by a virtual address: by itself, else by a range.
 
