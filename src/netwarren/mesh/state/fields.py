@@ -22,6 +22,7 @@ _ABSENT: Final = object()
 
 
 def refuse(path: str, why: str) -> NoReturn:
+    """Raise the error for what is at ``path``."""
     raise MeshConfigError(f"{path or 'the configuration'}: {why}")
 
 
@@ -89,12 +90,14 @@ def _under(path: str, key: object) -> str:
 
 
 def text(value: object, path: str) -> str:
+    """A string."""
     if not isinstance(value, str):
         refuse(path, f"is {_kind(value)}, and must be a string; put it in quotes")
     return value
 
 
 def truth(value: object, path: str) -> bool:
+    """True or false."""
     if not isinstance(value, bool):
         refuse(path, f"is {_kind(value)}, and must be true or false")
     return value
@@ -104,6 +107,7 @@ def number(least: int, most: int) -> Reader[int]:
     """A whole number; as the key of a JSON object it comes as a string of digits."""
 
     def read(value: object, path: str) -> int:
+        """A whole number within the bounds."""
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -131,6 +135,7 @@ def choice(*known: T) -> Reader[T]:
 
 
 def address(value: object, path: str) -> Address:
+    """An IP address."""
     try:
         return ip_address(text(value, path))
     except ValueError:
@@ -146,6 +151,7 @@ def network(value: object, path: str) -> Network:
 
 
 def network_address(value: object, path: str) -> NetworkAddress:
+    """``network/IP``; the network may be empty."""
     name, slash, host = text(value, path).rpartition("/")
     if not slash:
         refuse(path, f"is {value!r:.80} without a network; write '/{host:.60}' for the default network")
@@ -153,6 +159,7 @@ def network_address(value: object, path: str) -> NetworkAddress:
 
 
 def namespaced_name(value: object, path: str) -> NamespacedName:
+    """``namespace/name``."""
     namespace, slash, name = text(value, path).partition("/")
     if not (slash and name):
         refuse(path, f"is {value!r:.80}, and must be written namespace/name")

@@ -38,6 +38,7 @@ def describe(
 
 
 def describe_certificate(certificate: x509.Certificate) -> dict[str, str]:
+    """One certificate of a chain as ``/config_dump`` shows it."""
     return {
         "pem": base64.b64encode(certificate.public_bytes(Encoding.PEM)).decode(),
         "serialNumber": str(certificate.serial_number),

@@ -59,10 +59,12 @@ Handler: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
 
 
 def text(body: str, status: HTTPStatus = HTTPStatus.OK, content_type: str = PLAIN) -> Response:
+    """An answer of text."""
     return Response(status, body.encode(), content_type)
 
 
 def empty(status: HTTPStatus) -> Response:
+    """An answer without a body."""
     return Response(status)
 
 
