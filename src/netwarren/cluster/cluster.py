@@ -286,12 +286,12 @@ class Cluster(Serving, Meshing):
             gone = pod if isinstance(pod, Pod) else self.pod(pod)
             self._own(gone, self._pods)
             gone._retire("was removed", _ADD_ANEW)
+            self._carry_no_more([gone])
         try:
             untold = self._end([gone])
         finally:
             with self._lock:
                 if not self._closed and self._pods.get(gone.name) is gone:  # else it went with its node
-                    self._carry_no_more(gone)
                     self._wiring.undo(plan.plan_pod_removal(gone.spec))
                     self._forget(gone.name, self._pods)
                     self._model.remove_pod(gone.name)
@@ -306,6 +306,7 @@ class Cluster(Serving, Meshing):
             pods = list(gone.pods.values())
             for machine in (gone, *pods):
                 machine._retire("was removed", _ADD_ANEW)
+            self._carry_no_more(pods)
         try:
             untold = self._end([*pods, gone])
         finally:
@@ -313,7 +314,6 @@ class Cluster(Serving, Meshing):
                 if not self._closed:
                     for pod in pods:
                         if self._pods.get(pod.name) is pod:  # else somebody was removing it already
-                            self._carry_no_more(pod)
                             self._forget(pod.name, self._pods)
                             self._model.remove_pod(pod.name)
                     others = [other.spec for other in self._nodes.values() if other is not gone]
@@ -369,10 +369,10 @@ class Cluster(Serving, Meshing):
             for machine in machines:
                 machine._retire("is in a closed cluster", "make another cluster")
         try:
+            if self._mesh is not None:
+                self._mesh.close()  # before its sockets in pods are cut off
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         finally:
-            if self._mesh is not None:
-                self._mesh.close()
             if self._outlet is not None:
                 self._outlet.close()
             sockets = (

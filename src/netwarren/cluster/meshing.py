@@ -6,7 +6,7 @@ Does not belong here: what the mesh knows and does (see `mesh`).
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from netwarren.cluster.members import Node, Pod
@@ -92,6 +92,8 @@ class Meshing:
         if self._mesh is not None:
             self._mesh.follow_services()
 
-    def _carry_no_more(self, pod: Pod) -> None:
+    def _carry_no_more(self, pods: Iterable[Pod]) -> None:
+        """Pods are about to go; before that cuts off the sockets of a proxy there."""
         if self._mesh is not None:
-            self._mesh.pod_removed(pod)
+            for pod in pods:
+                self._mesh.pod_removed(pod)
