@@ -120,16 +120,21 @@ def test_a_service_is_balanced_over_pods_of_two_nodes_and_found_by_name(cluster:
     service = cluster.add_service("web", selector={"app": "web"}, ports={80: 8080})
     client = cluster.add_pod("client", "node-a")
     with client:
-        answers = {socket.create_connection((service.ip, 80), timeout=20).recv(10) for _ in range(40)}
+        answers = {_answer(service.ip) for _ in range(40)}
     assert answers == {b"one", b"two"}
     code = "import socket; print(socket.create_connection(('web.default.svc.cluster.local', 80)).recv(10).decode())"
     assert client.check_output([sys.executable, "-W", "ignore", "-c", code]).strip() in ("one", "two")
     cluster.pod("one").ready = False
     with client:
-        answers = {socket.create_connection(("web", 80), timeout=20).recv(10) for _ in range(10)}
+        answers = {_answer("web") for _ in range(10)}
     assert answers == {b"two"}
     counted = cluster.mesh.proxies["node-a"].metrics.encode()
     assert "istio_dns_requests_total{" in counted
+
+
+def _answer(host: str) -> bytes:
+    with socket.create_connection((host, 80), timeout=20) as connection:
+        return connection.recv(10)
 
 
 def _name(name: str):  # type: ignore[no-untyped-def]
