@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import dns.message
 import pytest
@@ -74,11 +75,25 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", ["python3", "redis-server"])
-def test_a_hundred_starts_and_stops_leave_no_process(cluster: Cluster, program: str) -> None:
+NGINX = """
+daemon off; pid {place}/pid; error_log stderr;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;
+    uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;
+    server {{ listen 80; return 200; }}
+}}
+"""
+
+
+@pytest.mark.parametrize("program", ["python3", "redis-server", "nginx"])
+def test_a_hundred_starts_and_stops_leave_no_process(cluster: Cluster, program: str, tmp_path: Path) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed (`make programs` does)")
-    command, number = PROGRAMS[program]
+    (tmp_path / "nginx.conf").write_text(NGINX.format(place=tmp_path))
+    nginx = ["nginx", "-p", str(tmp_path), "-e", "stderr", "-c", "nginx.conf"]
+    command, number = PROGRAMS.get(program, (nginx, 80))
     pod = cluster.add_pod("pod")
     times = 100 if program != "python3" else 25  # which takes ten times as long to start
     for _ in range(times):
