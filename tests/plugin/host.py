@@ -34,9 +34,19 @@ class Host:
             for place in ("/dev/shm", "/run")  # sessions are given a /tmp of their own to look at
             if os.path.isdir(place)
             for name in os.listdir(place)
-            if "netwarren" in name
+            if "netwarren" in name and not name.startswith("netwarren-zds-")  # other workers' node agents
         }
         return cls(interfaces, mounts, frozenset(_names()), frozenset(files))
+
+    def settled(self, seconds: float = 10.0) -> "Host":
+        """The host now; as it was at ``self``, if it becomes so soon.
+
+        Other tests' workers, in this sandbox, may just be at a mount, or have a node agent's directory in its /run.
+        """
+        deadline = time.monotonic() + seconds
+        while (now := Host.now()) != self and time.monotonic() < deadline:
+            time.sleep(0.05)  # there is no event for all of this
+        return now
 
 
 def _names() -> set[str]:
