@@ -28,7 +28,8 @@ class Host:
         with open("/proc/net/dev") as devices:
             interfaces = frozenset(line.split(":")[0].strip() for line in list(devices)[2:])
         with open("/proc/self/mountinfo") as mountinfo:
-            mounts = tuple(sorted(mountinfo))
+            # Those of the sandbox's own /run are of other workers, which each lay a resolv.conf with their first cluster.
+            mounts = tuple(sorted(line for line in mountinfo if " - tmpfs netwarren " not in line))
         files = {
             f"{place}/{name}"
             for place in ("/dev/shm", "/run")  # sessions are given a /tmp of their own to look at
