@@ -35,6 +35,7 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/bench.py $(ARGS)
+	$(BIN)/python bench/names.py
 
 # The wheel, in an environment of its own, away from the clone.
 wheel: $(STAMP)

@@ -1,6 +1,9 @@
 """What the tests of every folder need; what only one folder needs is in that folder's conftest."""
 
 import signal
+from collections.abc import Iterator
+
+import pytest
 
 pytest_plugins = ["pytester"]
 
@@ -9,3 +12,21 @@ pytest_plugins = ["pytester"]
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No root waits for the next cluster and no namespace is made ahead: for tests that count what is left."""
+    from netwarren.cluster import roots, stock
+    from netwarren.runtime import ferry
+
+    monkeypatch.setattr(stock, "MOST", 0)
+
+    def let_go() -> None:
+        ferry.catch_up()
+        for kept in (roots, stock):
+            kept.empty()
+
+    let_go()
+    yield
+    let_go()

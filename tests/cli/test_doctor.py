@@ -143,6 +143,21 @@ def test_what_was_buffered_before_is_printed_once() -> None:
     assert run("-c", words).stdout.count("before ") == 1
 
 
+def test_a_pid_namespace_that_is_refused_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netwarren.kernel import mount
+
+    def refuse() -> None:
+        raise KernelError("mount netwarren on /proc", 1)
+
+    monkeypatch.setattr(mount, "proc", refuse)
+    examination = doctor.examine((*entering.CHECKS, *entering.OTHER_WAYS))
+    outcome = examination.outcomes["PID namespace"]
+    assert outcome.status == "missing"
+    assert "mount netwarren on /proc: EPERM" in outcome.why
+    assert "systempaths=unconfined" in outcome.remedy
+    assert examination.main_job
+
+
 # --- on worse machines ----------------------------------------------------------------------------
 
 

@@ -16,9 +16,10 @@ from netwarren import Cluster
 with Cluster("shop", nodes=["node-a"]) as cluster:
     web = cluster.add_pod("web")
     db = cluster.add_pod("db")
+    apart = cluster.add_pod("apart", pid_namespace=True)
     web.private_directory("/opt", files={"note": "private\\n"})
     print(os.getpid(), flush=True)
-    for machine in (web, db, cluster.node("node-a"), cluster.root):
+    for machine in (web, db, apart, cluster.node("node-a"), cluster.root):
         print(machine.name, machine.inode, flush=True)
     print(cluster.step_in_command("web"), flush=True)
     print(os.readlink("/proc/self/ns/user"), flush=True)
@@ -34,7 +35,7 @@ class Owner:
         self.process = process
         self.pid = process.stdout.readline().strip()
         self.inodes = {
-            name: int(inode) for name, inode in (process.stdout.readline().split() for _ in range(4))
+            name: int(inode) for name, inode in (process.stdout.readline().split() for _ in range(5))
         }
         self.command = process.stdout.readline().strip()
         self.userns = process.stdout.readline().strip()
@@ -113,7 +114,7 @@ def test_the_command_knows_that_it_is_inside(owner: Owner) -> None:
 def test_the_command_sees_the_names_of_namespaces(owner: Owner) -> None:
     check = "import os; from netwarren.sandbox import names; print(*sorted(os.listdir(names.directory())))"
     printed = shell(owner.pid, "web", "--", sys.executable, "-c", check).stdout
-    assert printed == "db.shop node-a.shop shop web.shop\n"
+    assert printed == "apart.shop db.shop node-a.shop shop web.shop\n"
 
 
 def test_its_exit_status_is_the_commands(owner: Owner) -> None:
@@ -143,6 +144,17 @@ def test_a_pod_in_which_no_program_was_started_is_seen_with_the_hosts_files(owne
     read = shell(owner.pid, "db", "--", "/bin/sh", "-c", "cat /etc/hosts; uname -n").stdout
     with open("/etc/hosts") as hosts:
         assert read == f"{hosts.read()}{os.uname().nodename}\n"
+
+
+def test_in_a_pod_with_a_pid_namespace_the_command_is_one_of_its_processes(owner: Owner) -> None:
+    check = (
+        "import os; from netwarren.sandbox import inside; own = os.getpid(); "
+        "seen = sorted(int(entry) for entry in os.listdir('/proc') if entry.isdigit()); "
+        "print(seen == [1, own], os.readlink('/proc/self') == str(own), inside(), os.stat('/proc/self/ns/net').st_ino)"
+    )
+    printed = shell(owner.pid, "apart", "--", sys.executable, "-c", check).stdout
+    assert printed == f"True True True {owner.inodes['apart']}\n"
+    shell(owner.pid, "apart", "--", "/bin/sh", "-c", "exit 9", status=9)
 
 
 def test_a_process_that_is_gone_is_told() -> None:

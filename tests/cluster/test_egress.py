@@ -315,8 +315,7 @@ def test_connections_end_with_the_cluster() -> None:
 def test_a_root_with_ways_out_is_no_other_clusters() -> None:
     with Cluster(egress="localhost:1") as first:
         pass
-    waiting = [namespace.inode for kept in roots._waiting.values() for namespace, _ in kept]
-    assert first.root.inode not in waiting
+    assert first.root.inode not in [root.namespace.inode for root in roots.waiting()]
 
 
 def test_an_egress_that_means_nothing_makes_no_cluster() -> None:

@@ -131,6 +131,7 @@ def test_a_link_of_somebody_elses_with_the_index_ours_would_have_is_an_error_and
     assert reaches(cluster.pod("a"), made, made.ip)  # type: ignore[attr-defined, arg-type]
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_no_namespace_is_left_of_a_pod_that_could_not_be_made(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from netwarren import Cluster, Node, Pod, cluster
-from netwarren.cluster import wiring
+from netwarren.cluster import stock, wiring
 from netwarren.runtime import ferry
 from tests.cluster.readback import inside, state
 from tests.cluster.traffic import reaches
 
-_FILES = {cluster.cluster.__file__, wiring.__file__}
+_FILES = {cluster.cluster.__file__, wiring.__file__, stock.__file__}
 
 # Lines that undo are not interrupted: Ctrl-C twice within a millisecond is beyond what is promised.
 _UNDOING = {"undo", "_forget", "_withdraw", "discard", "give_up"}

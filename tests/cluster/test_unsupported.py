@@ -27,6 +27,7 @@ def without(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     monkeypatch.setattr(Netlink, "commit", answer)
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_without_bridges_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     roots.empty()
     before = os.listdir("/proc/self/fd")
@@ -64,6 +65,7 @@ def test_without_veth_there_is_no_pod(cluster: Cluster, monkeypatch: pytest.Monk
     assert reaches(client, web, web.ip)
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_without_ipv6_an_ipv6_cluster_is_refused_and_an_ipv4_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -77,3 +77,29 @@ except KernelError as error:
     assert printed.startswith("mount ")
     assert "/nowhere" in printed
     assert "ENOENT" in printed
+
+
+def test_a_layer_is_laid_without_proc_as_well() -> None:
+    child("""
+os.makedirs("/mnt/a/below"); os.symlink("file", "/mnt/a/link"); open("/mnt/a/file", "w").close()
+mount.tmpfs("/proc")  # nothing of it is there
+mount.layer("/mnt/a", {"below"}, moving=True)
+assert sorted(os.listdir("/mnt/a")) == ["file", "link"] and os.readlink("/mnt/a/link") == "file"
+assert os.getcwd() == "/"
+open("/mnt/a/new", "w").close()
+""")
+
+
+def test_a_proc_shows_the_processes_of_ones_own_pid_namespace() -> None:
+    told = child("""
+from netwarren.kernel import pidns
+pidns.create("a test")
+if (first := os.fork()) == 0:
+    mount.proc("/mnt")
+    print(os.getpid(), [entry for entry in os.listdir("/mnt") if entry.isdigit()], flush=True)
+    os._exit(0)
+os.waitpid(first, 0)
+fd = pidns.hold_for_children("a test")
+assert os.fstat(fd).st_ino != os.stat("/proc/self/ns/pid").st_ino
+""")
+    assert told == "1 ['1']\n"

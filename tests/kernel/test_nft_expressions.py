@@ -42,7 +42,19 @@ def phrases(version: int) -> dict[str, tuple[str, list[bytes]]]:
         f"{ip} daddr {network}": ("out", nft.match_destination(ip_network(network))),
         "meta l4proto udp": ("out", nft.match_protocol("udp")),
         "numgen random mod 3 0": ("out", nft.match_random(3)),
+        f"{ip} daddr != {network}": ("out", nft.match_destination(ip_network(network), negated=True)),
+        'oifname "lo"': ("out", nft.match_output_link("lo")),
+        'oifname != "lo"': ("out", nft.match_output_link("lo", negated=True)),
+        "tcp dport != 15008": (
+            "out",
+            [*nft.match_protocol("tcp"), *nft.match_destination_port(15008, negated=True)],
+        ),
         "meta mark & 0x00004000 != 0x00000000": ("out", nft.match_mark(0x4000)),
+        "meta mark & 0x00000fff == 0x00000539": ("out", nft.match_masked_mark(0x539, 0xFFF)),
+        "meta mark & 0x00000fff != 0x00000539": ("out", nft.match_masked_mark(0x539, 0xFFF, negated=True)),
+        "ct mark & 0x00000fff == 0x00000111": ("out", nft.match_connection_mark(0x111, 0xFFF)),
+        "ct mark set ct mark & 0xfffff111 | 0x00000111": ("out", nft.set_connection_mark(0x111, 0xFFF)),
+        "meta mark set ct mark": ("out", nft.restore_mark()),
         "meta mark set meta mark | 0x00004000": ("out", nft.set_mark(0x4000)),
         "meta mark set meta mark & 0xffffbfff": ("out", nft.clear_mark(0x4000)),
         f"{ip} saddr @s": ("out", nft.match_source_in(version, "s")),
@@ -85,6 +97,12 @@ def test_nft_reads_every_expression_as_what_we_say_it_is(version: int) -> None:
             )
             lines = [line.strip() for line in listed.stdout.splitlines()]
             assert words in lines, listed.stdout
+
+
+@pytest.mark.parametrize("name", ["", "a-name-of-16-byte"])
+def test_a_name_no_link_can_have_is_refused(name: str) -> None:
+    with pytest.raises(NetlinkFormatError, match="no name of a link"):
+        nft.match_output_link(name)
 
 
 def apply(rules: dict[str, list[list[bytes]]], family: str = "ip") -> None:

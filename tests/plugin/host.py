@@ -28,15 +28,26 @@ class Host:
         with open("/proc/net/dev") as devices:
             interfaces = frozenset(line.split(":")[0].strip() for line in list(devices)[2:])
         with open("/proc/self/mountinfo") as mountinfo:
-            mounts = tuple(sorted(mountinfo))
+            # Those of the sandbox's own /run are of other workers, which each lay a resolv.conf with their first cluster.
+            mounts = tuple(sorted(line for line in mountinfo if " - tmpfs netwarren " not in line))
         files = {
             f"{place}/{name}"
             for place in ("/dev/shm", "/run")  # sessions are given a /tmp of their own to look at
             if os.path.isdir(place)
             for name in os.listdir(place)
-            if "netwarren" in name
+            if "netwarren" in name and not name.startswith("netwarren-zds-")  # other workers' node agents
         }
         return cls(interfaces, mounts, frozenset(_names()), frozenset(files))
+
+    def settled(self, seconds: float = 10.0) -> "Host":
+        """The host now; as it was at ``self``, if it becomes so soon.
+
+        Other tests' workers, in this sandbox, may just be at a mount, or have a node agent's directory in its /run.
+        """
+        deadline = time.monotonic() + seconds
+        while (now := Host.now()) != self and time.monotonic() < deadline:
+            time.sleep(0.05)  # there is no event for all of this
+        return now
 
 
 def _names() -> set[str]:

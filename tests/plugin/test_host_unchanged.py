@@ -51,5 +51,5 @@ def test_host_is_the_same_before_and_after_a_session(
     result = session.run(*(["-n2"] if how == "workers" else []), plugins="xdist")
     result.assert_outcomes(passed=6, failed=1)
     wait_until_none_is_left(mark)  # the warden goes a moment after the session
-    assert Host.now() == before
+    assert before.settled() == before
     assert os.listdir(temporary) == []

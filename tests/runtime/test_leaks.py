@@ -12,6 +12,8 @@ from netwarren.cluster import roots
 from netwarren.errors import ProgramError
 from tests.runtime.conftest import eventually, in_thread, where
 
+pytestmark = pytest.mark.usefixtures("nothing_kept")
+
 
 def block(pod: Pod, other: Pod) -> None:
     with pod, other:

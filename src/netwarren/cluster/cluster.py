@@ -8,17 +8,17 @@ report looks like (see `report`).
 
 import atexit
 import contextlib
-import errno
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
+from netwarren.cluster.meshing import Meshing
 from netwarren.cluster.name_server import NameServer
 from netwarren.cluster.netns_names import NetnsNames
 from netwarren.cluster.serving import Serving
@@ -33,6 +33,7 @@ from netwarren.errors import (
 )
 from netwarren.kernel import netns
 from netwarren.kernel.netns import Namespace
+from netwarren.names import server
 from netwarren.runtime import ferry
 from netwarren.runtime.ending import end_all, raise_untold
 from netwarren.runtime.machine import Machine
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
     from netwarren.names.kubernetes import Snapshot
     from netwarren.topology.egress import EgressArgument, Opening
 
-T = TypeVar("T")
-
 DEFAULT_NODES = ("node-a", "node-b")
 
 _ADD_ANEW = "add it anew to go on using the name"
@@ -69,7 +68,7 @@ _ADD_ANEW = "add it anew to go on using the name"
 _open: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
 
 
-class Cluster(Serving):
+class Cluster(Serving, Meshing):
     """A network of its own, shaped like a Kubernetes cluster's; closed by `close` or ``with``.
 
     ``name`` is what ``ip netns`` and reports call it. ``nodes`` are the names of the nodes there are;
@@ -115,6 +114,7 @@ class Cluster(Serving):
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, Pod] = {}
         self._services = None
+        self._mesh = None
         self._netns_names = NetnsNames()
         self._name_server = NameServer(self.families, self._snapshot)
         self.name = name
@@ -125,7 +125,7 @@ class Cluster(Serving):
         self._outlet: Outlet | None = None
         resolver.prepare([str(address) for address in NAME_SERVER_IN_PROCESS.values()], self.families)
         try:
-            self.root = ferry.roam(self._make_root)
+            self.root = self._make_root()
             self._outlet = self._open(openings)
             if self._outlet is not None:
                 self.dns.upstream = self._outlet.upstream
@@ -239,12 +239,18 @@ class Cluster(Serving):
         address: AddressesArgument = None,
         namespace: str = DEFAULT_NAMESPACE,
         labels: Mapping[str, str] | None = None,
+        pid_namespace: bool = False,
+        captured: bool = True,
+        workload: Mapping[str, Any] | None = None,
     ) -> Pod:
         """Add a pod on ``node`` (the first one by default), with ``address`` of the node's range if given.
 
-        ``namespace`` is the Kubernetes namespace it is in, ``labels`` what services may select it by.
+        ``namespace`` is the Kubernetes namespace it is in, ``labels`` what services may select it by. With
+        ``pid_namespace``, programs that are started there see and signal none but the pod's processes, as in
+        Kubernetes with shareProcessNamespace. On a node that has a proxy (`deploy_ztunnel`) that carries the
+        pod's traffic if ``captured``; ``workload`` are fields of its `netwarren.mesh.model.Workload`.
         Raises `InvalidName`, `DuplicateName`, `UnknownName` for the node, `ConfigurationError` for labels,
-        `AddressError` and its kinds.
+        `AddressError` and its kinds, `KernelError` where there can be no PID namespace.
         """
         with self._lock:
             self._check_open()
@@ -253,11 +259,16 @@ class Cluster(Serving):
             spec: PodSpec | None = None
             try:
                 spec = self._model.add_pod(name, on.name, address=address, namespace=namespace, labels=labels)
-                made = self._make(partial(self._wire_pod, spec, on))
+                made = self._wire_pod(spec, on)
                 pod = self._pods[name] = Pod(self, spec, made)
                 self._netns_names.add(name, made)
+                if pid_namespace:
+                    pod._separate_processes()
                 self._follow([pod])
+                self._carry(pod, captured, workload)
             except BaseException:
+                if spec is not None and name in self._pods:
+                    end_all([self._pods[name]])
                 if spec is not None:
                     self._wiring.undo(plan.plan_pod_removal(spec))
                     self._forget(name, self._pods)
@@ -275,6 +286,7 @@ class Cluster(Serving):
             gone = pod if isinstance(pod, Pod) else self.pod(pod)
             self._own(gone, self._pods)
             gone._retire("was removed", _ADD_ANEW)
+            self._carry_no_more([gone])
         try:
             untold = self._end([gone])
         finally:
@@ -294,6 +306,7 @@ class Cluster(Serving):
             pods = list(gone.pods.values())
             for machine in (gone, *pods):
                 machine._retire("was removed", _ADD_ANEW)
+            self._carry_no_more(pods)
         try:
             untold = self._end([*pods, gone])
         finally:
@@ -356,13 +369,17 @@ class Cluster(Serving):
             for machine in machines:
                 machine._retire("is in a closed cluster", "make another cluster")
         try:
+            if self._mesh is not None:
+                self._mesh.close()  # before its sockets in pods are cut off
             untold = end_all(machines)  # without the lock: what is to end may be waiting for it
         finally:
             if self._outlet is not None:
                 self._outlet.close()
-            self._name_server.close()  # without the lock, too: whoever answers may be waiting for it
+            sockets = (
+                self._name_server.release()
+            )  # without the lock, too: whoever answers may be waiting for it
             with self._lock:
-                self._give_back_root()
+                self._give_back_root(sockets)
                 self._abandon()
         raise_untold(untold)
 
@@ -430,19 +447,25 @@ class Cluster(Serving):
                 machine.label, f"is not of cluster {self.name!r}", "use the cluster it was made by"
             )
 
-    def _make(self, wire: Callable[[], T]) -> T:
-        return ferry.roam(wire)
-
     def _make_root(self) -> Root:
         label = f"the root of {self.name}"
-        namespace = self._adopt_root(label)
-        if namespace is None:
-            namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
-            self._wiring.apply(plan.plan_cluster(self._model.ranges, resolver.host_servers()))
-            roots.learn(self._model.root, self._wiring.netlink(ROOT))
-            self._name_server.listen()
+        waiting = roots.take(self._model.root)
+        if waiting is None:
+            namespace = ferry.roam(partial(self._wire_root, label))
+        else:
+            namespace = self._wiring.adopt(ROOT, label, waiting.namespace, waiting.netlink)
+            waiting.sockets.drain()
+            self._name_server.listen(waiting.sockets)
         self._netns_names.add_root(self.name, namespace)
         return Root(self, namespace)
+
+    def _wire_root(self, label: str) -> Namespace:
+        namespace = self._wiring.create(ROOT, label, plan.sysctls("root", self.families))
+        self._wiring.apply(plan.plan_cluster(self._model.ranges, resolver.host_servers()))
+        roots.learn(self._model.root, self._wiring.netlink(ROOT))
+        netns.enter(namespace)
+        self._name_server.listen(server.listen(self.families))
+        return namespace
 
     def _end(self, machines: Sequence[Machine]) -> list[BaseException]:
         """`end_all` of machines that are retired, after their last new connection through a service."""
@@ -462,22 +485,6 @@ class Cluster(Serving):
 
         return egress.open_ways(openings, self._model.ranges, self.root)
 
-    def _adopt_root(self, label: str) -> Namespace | None:
-        waiting = roots.take(self._model.root)
-        if waiting is None:
-            return None
-        namespace = self._wiring.adopt(ROOT, label, *waiting)
-        netns.enter(namespace)
-        try:
-            self._name_server.listen()
-        except KernelError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            # A child that was being forked as the last cluster ended still holds that one's sockets.
-            self._wiring.discard(ROOT)
-            return None
-        return namespace
-
     def _snapshot(self) -> "Snapshot":
         """For the name server's thread, without the lock: each tuple is made at one go."""
         from netwarren.names.kubernetes import Snapshot
@@ -496,7 +503,7 @@ class Cluster(Serving):
         try:
             for name, address, pod_range in wanted:
                 specs.append(self._model.add_node(name, address=address, pod_range=pod_range))
-            namespaces = self._make(partial(self._wire_nodes, specs, others))
+            namespaces = self._wire_nodes(specs, others)
             for spec, namespace in zip(specs, namespaces, strict=True):
                 self._nodes[spec.name] = Node(self, spec, namespace)
                 self._netns_names.add(spec.name, namespace)
@@ -534,19 +541,24 @@ class Cluster(Serving):
     def _abandon(self) -> None:
         if self._services is not None:
             self._services.close()
-        self._name_server.close()
+        sockets = self._name_server.release()
+        if sockets is not None:
+            sockets.close()
         self._netns_names.clear()
         for key in [key for key in self._wiring.namespaces if key != ROOT]:
             self._wiring.discard(key)
         self._wiring.discard(ROOT)
 
-    def _give_back_root(self) -> None:
+    def _give_back_root(self, sockets: server.Sockets | None) -> None:
         """Leave the root to the next cluster, unless somebody has been in it."""
+        if sockets is None:
+            return
         if self.root._touched:
+            sockets.close()
             return
         ways = [plan.plan_node_removal(node.spec, ()) for node in self._nodes.values()]
-        self._wiring.undo([step for steps in ways for step in steps])
-        roots.keep(self._model.root, self._wiring.give_away(ROOT))
+        left = [request for steps in ways for step in steps for request in self._wiring.removals(step)]
+        roots.keep(self._model.root, roots.Waiting(*self._wiring.give_away(ROOT), sockets), left)
 
 
 def _openings(wanted: "EgressArgument") -> "Sequence[Opening]":

@@ -6,7 +6,7 @@ Does not belong here: making and removing members (see `cluster`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime.machine import Machine
@@ -75,10 +75,22 @@ class Node(_Addressed):
         address: AddressesArgument = None,
         namespace: str = DEFAULT_NAMESPACE,
         labels: Mapping[str, str] | None = None,
+        pid_namespace: bool = False,
+        captured: bool = True,
+        workload: Mapping[str, Any] | None = None,
     ) -> "Pod":
         """`Cluster.add_pod` on this node."""
         self.check()
-        return self._cluster.add_pod(name, self, address=address, namespace=namespace, labels=labels)
+        return self._cluster.add_pod(
+            name,
+            self,
+            address=address,
+            namespace=namespace,
+            labels=labels,
+            pid_namespace=pid_namespace,
+            captured=captured,
+            workload=workload,
+        )
 
     def remove(self) -> None:
         """`Cluster.remove_node`."""

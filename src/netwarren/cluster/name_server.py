@@ -41,15 +41,14 @@ class NameServer:
         """Whether anybody has asked, or looked at `dns`."""
         return self._made is not None
 
-    def listen(self) -> None:
-        """Answer from now on, in the network namespace in which the calling thread stands.
+    def listen(self, sockets: server.Sockets) -> None:
+        """Answer from now on at ``sockets``, which are the name server's until `release`."""
+        self._listener = server.Listener(lambda: self.dns, sockets)
 
-        Raises `KernelError`, with EADDRINUSE where somebody there has port 53.
+    def release(self) -> server.Sockets | None:
+        """Answer no more, and leave the sockets, if there are any, to the caller; again is fine.
+
+        Not under a lock that `snapshot` takes.
         """
-        self._listener = server.listen(lambda: self.dns, self._families)
-
-    def close(self) -> None:
-        """Answer no more; again is fine. Not under a lock that `snapshot` takes."""
         listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
+        return listener.release() if listener is not None else None

@@ -4,48 +4,57 @@ Ending one makes the kernel wait about 23 ms with its network lock held (an rcu_
 br_multicast_dev_del()), and every cluster made meanwhile waits, too: measured over 500 clusters, 97 % of all
 that cleaning up took. So a closed cluster's root waits here for the next cluster of the same ranges.
 Rules: only a root that nobody has stepped into is kept, and only one that reads like a new one is given
-out: lo, the bridge, its addresses and routes, and nothing else; a bounded number waits.
+out: lo, the bridge, its addresses and routes, and nothing else; a bounded number waits. The ferry looks ahead,
+so that one is ready; nothing changes a root that waits but the end of its old nodes.
 Does not belong here: making a root (see `cluster`), namespaces of nodes and pods, which just end.
 """
 
 import atexit
 import os
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import NamedTuple
 
-from netwarren.errors import NetwarrenError
+from netwarren.errors import KernelError, NetwarrenError
 from netwarren.kernel import address, link, neighbour, route
-from netwarren.kernel.netlink import Netlink
+from netwarren.kernel.netlink import Netlink, Request
 from netwarren.kernel.netns import Namespace
+from netwarren.names.server import Sockets
+from netwarren.runtime import ferry
 from netwarren.topology.links import BRIDGE_INDEX, LOOPBACK_INDEX
 
-MOST_WAITING = 32
+MOST_WAITING = 16
 
-Root = tuple[Namespace, Netlink]
 
-# By what they were made for, the one that has waited longest first: its old nodes are gone soonest.
-_waiting: dict[Hashable, list[Root]] = {}
+class Waiting(NamedTuple):
+    """A root, its netlink socket, and the sockets of its name server, at which nobody answers now."""
+
+    namespace: Namespace
+    netlink: Netlink
+    sockets: Sockets
+
+
+# By what they were made for, the one that has waited longest first: its old nodes are gone soonest. With what
+# of its last cluster is still to be removed.
+_waiting: dict[Hashable, list[tuple[Waiting, Sequence[Request]]]] = {}
+_ready: dict[Hashable, Waiting] = {}
+"""One that has been looked at; no more, because a root that waits costs the kernel some memory, not time."""
 _looks: dict[Hashable, object] = {}
 _lock = threading.Lock()
 
 _FOLLOWING = frozenset({"local", "anycast", "broadcast", "multicast"})
 
 
-def take(made_for: Hashable) -> Root | None:
+def take(made_for: Hashable) -> Waiting | None:
     """A root made for the same as this one and just like a new one, or None."""
     with _lock:
-        waiting = _waiting.get(made_for)
-        if not waiting:
-            return None
-        root = waiting.pop(0)
-        try:
-            if _look(root[1]) == _looks.get(made_for):
-                return root
-        except NetwarrenError:
-            _release(root)
-            return None
-        waiting.append(root)  # the kernel has not taken its old nodes' ports away yet, or never will
-        return None
+        root = _ready.pop(made_for, None)
+    if root is None:
+        root = _like_new(made_for)
+    if _waiting.get(made_for):
+        ferry.later(partial(_look_ahead, made_for))
+    return root
 
 
 def learn(made_for: Hashable, netlink: Netlink) -> None:
@@ -54,29 +63,70 @@ def learn(made_for: Hashable, netlink: Netlink) -> None:
         _looks[made_for] = _look(netlink)
 
 
-def keep(made_for: Hashable, root: Root) -> None:
-    """Take in the root of a closed cluster, whose nodes and routes are gone or going."""
+def keep(made_for: Hashable, root: Waiting, left: Sequence[Request] = ()) -> None:
+    """Take in the root of a closed cluster, whose nodes are gone or going; ``left`` removes what they leave."""
     with _lock:
         waiting = _waiting.setdefault(made_for, [])
-        waiting.append(root)
-        surplus = [waiting.pop(0)] if sum(map(len, _waiting.values())) > MOST_WAITING else []
+        waiting.append((root, left))
+        surplus = [waiting.pop(0)[0]] if sum(map(len, _waiting.values())) + len(_ready) > MOST_WAITING else []
+        if made_for not in _ready:
+            ferry.later(partial(_look_ahead, made_for))
     for each in surplus:
         _release(each)
 
 
+def waiting() -> list[Waiting]:
+    """All that wait."""
+    with _lock:
+        return [*_ready.values(), *(root for kept in _waiting.values() for root, _left in kept)]
+
+
 def empty() -> None:
     """Let go of all that wait."""
+    gone = waiting()
     with _lock:
-        gone = [root for waiting in _waiting.values() for root in waiting]
         _waiting.clear()
+        _ready.clear()
     for root in gone:
         _release(root)
 
 
-def _release(root: Root) -> None:
-    namespace, netlink = root
-    netlink.close()
-    namespace.close()
+def _look_ahead(made_for: Hashable) -> None:
+    root = _like_new(made_for) if made_for not in _ready else None
+    if root is None:
+        return
+    with _lock:
+        if made_for not in _ready:
+            _ready[made_for] = root
+        else:
+            _waiting.setdefault(made_for, []).insert(0, (root, ()))
+
+
+def _like_new(made_for: Hashable) -> Waiting | None:
+    # Without the lock while it looks: nobody should wait for that who takes or keeps another.
+    with _lock:
+        waiting = _waiting.get(made_for)
+        root, left = waiting.pop(0) if waiting else (None, ())
+    if root is None:
+        return None
+    try:
+        root.netlink.commit(left)
+    except KernelError:
+        pass  # each was tried; what could not be removed is seen next
+    try:
+        if _look(root.netlink) == _looks.get(made_for):
+            return root
+    except NetwarrenError:
+        _release(root)
+        return None
+    with _lock:  # the kernel has not taken its old nodes' ports away yet, or never will
+        _waiting.setdefault(made_for, []).append((root, ()))
+    return None
+
+
+def _release(root: Waiting) -> None:
+    for each in root:
+        each.close()
 
 
 def _look(netlink: Netlink) -> object:

@@ -37,6 +37,7 @@ class Serving:
 
         def pod(self, name: str) -> Pod: ...
         def _check_open(self) -> None: ...
+        def _follow_in_mesh(self) -> None: ...
         def _own(self, machine: Machine, members: Mapping[str, Machine]) -> None: ...
 
     @property
@@ -82,7 +83,7 @@ class Serving:
             self._check_open()
             names = None if pods is None else [self._pod_name(pod) for pod in _several(pods)]
             services = self._services or self._make_services(None)
-            return services.add(
+            service = services.add(
                 name,
                 ports=ports,
                 selector=selector,
@@ -95,6 +96,8 @@ class Serving:
                 internal_traffic_policy=internal_traffic_policy,
                 external_traffic_policy=external_traffic_policy,
             )
+            self._follow_in_mesh()
+            return service
 
     def remove_service(self, service: "str | Service", namespace: str = DEFAULT_NAMESPACE) -> None:
         """Remove a service, by its name in ``namespace`` or by its handle; its address may be given out again.
@@ -109,6 +112,7 @@ class Serving:
                 label = f"service {gone.name + '.' + gone.namespace!r}"
                 raise ClosedError(label, f"is not of cluster {self.name!r}", "use the cluster it was made by")
             self._services.remove(gone)
+            self._follow_in_mesh()
 
     # --- inside ---
 
@@ -140,6 +144,7 @@ class Serving:
         """Bring services up to date with a change of ``pods``."""
         if self._services is not None:
             self._services.follow([pod.spec for pod in pods if isinstance(pod, Pod)])
+        self._follow_in_mesh()
 
 
 def _several(pods: Iterable[str | Pod]) -> Iterable[str | Pod]:

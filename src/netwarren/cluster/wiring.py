@@ -1,19 +1,22 @@
 """The wiring of one cluster: its namespaces, and plans carried out in them.
 
-Rules: a plan's step is one batch of netlink requests in one namespace; called on a thread that may roam
-(`ferry.roam`), under the cluster's lock; a namespace whose making failed is let go at once.
+Rules: a plan's step is one batch of netlink requests in one namespace, whatever namespace the calling thread
+is in; called under the cluster's lock; a namespace whose making failed is let go at once.
 Does not belong here: what a plan contains (see `netwarren.topology.plan`), undoing half a change (see
 `cluster`).
 """
 
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import Any
 
+from netwarren.cluster import stock
 from netwarren.errors import KernelError
-from netwarren.kernel import address, link, neighbour, netns, route, sysctl
+from netwarren.kernel import address, link, neighbour, route
 from netwarren.kernel.netlink import Netlink, Request
 from netwarren.kernel.netns import Namespace
+from netwarren.runtime import ferry
 from netwarren.topology import operations as ops
 
 CARRIER_SECONDS = 2.0
@@ -28,24 +31,22 @@ class Wiring:
         self._netlinks: dict[str, Netlink] = {}
         self._veths: dict[str, set[int]] = {}
 
-    def create(self, key: str, label: str, settings: Iterable[ops.Sysctl]) -> Namespace:
-        """Make the namespace ``key``, set its sysctls, and open its netlink socket (`release_netlink`)."""
-        namespace = netns.create(label)
-        try:
-            for setting in settings:
-                _set(setting, label)
-            self._netlinks[key] = Netlink(label)
-        except BaseException:
-            namespace.close()
-            raise
-        self.namespaces[key] = namespace
-        return namespace
+    def create(self, key: str, label: str, settings: stock.Settings) -> Namespace:
+        """Make the namespace ``key`` with its netlink socket (`release_netlink`), or have one that was made."""
+        blank = stock.take(settings)
+        if blank is not None:
+            return self.adopt(key, label, *blank)
+        return ferry.roam(partial(self._make, key, label, settings))
 
     def adopt(self, key: str, label: str, namespace: Namespace, netlink: Netlink) -> Namespace:
         """Take in a namespace, and its netlink socket, that somebody gave away."""
         namespace.label = netlink.where = label
         self.namespaces[key], self._netlinks[key] = namespace, netlink
         return namespace
+
+    def _make(self, key: str, label: str, settings: stock.Settings) -> Namespace:
+        # While this waited for the ferry, that may have made one.
+        return self.adopt(key, label, *(stock.take(settings) or stock.make(label, settings)))
 
     def give_away(self, key: str) -> tuple[Namespace, Netlink]:
         """Forget the namespace ``key`` and leave it, and its netlink socket, to the caller."""
@@ -79,18 +80,23 @@ class Wiring:
         """Carry out a plan of removals, whatever part of it there is to remove."""
         for step in steps:
             netlink = self._netlinks.get(step.namespace)
-            if netlink is None:
-                continue
-            ours = self._veths.get(step.namespace, set())
-            for operation in step.operations:
-                if isinstance(operation, ops.SetDown):
-                    if operation.index not in ours:
-                        continue
-                    ours.discard(operation.index)
+            if netlink is not None:
                 try:
-                    netlink.commit([self._request(operation)])
+                    netlink.commit(self.removals(step))
                 except KernelError:
-                    continue  # it was never made, or has gone with its link
+                    pass  # every one was tried, and what is refused was never made, or has gone with its link
+
+    def removals(self, step: ops.Step) -> list[Request]:
+        """A step of a plan of removals as requests, without those of links that never came to be."""
+        ours = self._veths.get(step.namespace, set())
+        requests: list[Request] = []
+        for operation in step.operations:
+            if isinstance(operation, ops.SetDown):
+                if operation.index not in ours:
+                    continue
+                ours.discard(operation.index)
+            requests.append(self._request(operation))
+        return requests
 
     def release_netlink(self, key: str) -> None:
         """Close the socket of ``key``, which by itself would keep the namespace alive."""
@@ -119,7 +125,7 @@ class Wiring:
                 master=operation.master,
                 up=False,
             )
-        return _REQUESTS[type(operation)](operation)
+        return _request(operation)
 
 
 def _settle(netlink: Netlink, index: int) -> None:
@@ -132,12 +138,10 @@ def _settle(netlink: Netlink, index: int) -> None:
         time.sleep(0.0002)
 
 
-def _set(setting: ops.Sysctl, where: str) -> None:
-    try:
-        sysctl.write(setting.name, setting.value, where=where)
-    except KernelError:
-        if setting.required:
-            raise
+@lru_cache(4096)
+def _request(operation: ops.Operation) -> Request:
+    # The clusters of a suite are much alike, and making a request takes longer than finding it.
+    return _REQUESTS[type(operation)](operation)
 
 
 _REQUESTS: dict[type, Callable[[Any], Request]] = {

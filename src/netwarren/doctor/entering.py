@@ -7,13 +7,15 @@ Does not belong here: causes and remedies (see `netwarren.sandbox.diagnosis`).
 
 import os
 import signal
+import socket
 import sys
 import threading
 
 from netwarren.doctor.check import Amiss, Check
 from netwarren.doctor.ground import Ground, inode
 from netwarren.errors import KernelError, SandboxError
-from netwarren.kernel import capability, process
+from netwarren.kernel import capability, mount, pidns, process
+from netwarren.kernel.syscall import CLONE_NEWNS, unshare
 from netwarren.sandbox import Sandbox, fork, names
 
 USER_NAMESPACE = "user namespace"
@@ -113,6 +115,52 @@ def _names(_ground: Ground) -> None:
         names.withdraw("doctor")
     finally:
         os.close(descriptor)
+
+
+def _pid_namespace(_ground: Ground) -> None:
+    """PID 1 in one, with a /proc that shows nobody else, in a process that ends with it."""
+    ours, theirs = socket.socketpair()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            process.die_with_parent()
+            theirs.send(_try_pid_namespace().encode())
+        finally:
+            os._exit(0)
+    theirs.close()
+    with ours:
+        number, _, why = ours.recv(4096).decode().partition(" ")
+    os.waitpid(middle, 0)
+    if why:
+        raise KernelError(why, int(number), hint=pidns.COVERED if why.startswith("mount") else "")
+    if number != "1":
+        raise Amiss(f"/proc of a new PID namespace shows the processes {number}")
+
+
+def _try_pid_namespace() -> str:
+    """``ERRNO OPERATION`` of what failed, or the processes that the first one sees."""
+    try:
+        unshare(CLONE_NEWNS, "make a mount namespace for a PID namespace")
+        pidns.create("a pod")
+        read, write = os.pipe()
+        if os.fork() == 0:
+            try:
+                os.write(write, _seen_from_within().encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with open(read) as pipe:
+            return pipe.read()
+    except KernelError as error:
+        return f"{error.errno} {error.operation}"
+
+
+def _seen_from_within() -> str:
+    try:
+        mount.proc()
+    except KernelError as error:
+        return f"{error.errno} {error.operation}"
+    return ",".join(sorted(entry for entry in os.listdir("/proc") if entry.isdigit()))
 
 
 # --- other ways in, each in a child of its own ----------------------------------------------------
@@ -233,6 +281,13 @@ CHECKS = (
 )
 
 OTHER_WAYS = (
+    Check(
+        "PID namespace",
+        "add_pod(pid_namespace=True): programs that see and signal only their own pod's",
+        _pid_namespace,
+        needs=(MOUNTS,),
+        remedy="in a container, use a seccomp profile that allows unshare; else let root raise user.max_pid_namespaces",
+    ),
     Check(
         "private /run/netns",
         "`ip netns` inside shows nodes and pods by name",

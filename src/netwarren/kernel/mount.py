@@ -45,33 +45,39 @@ def detach(target: str) -> None:
     umount(target, MNT_DETACH)
 
 
-def layer(directory: str, without: Collection[str] = ()) -> None:
+def layer(directory: str, without: Collection[str] = (), *, moving: bool = False) -> None:
     """Lay an empty directory over ``directory`` and let its entries show through, but for ``without``.
 
     In it names can be made, while what lies below is not written to. Raises OSError where there is no such
-    directory. Entries that vanish meanwhile, or that we may not see, are left out.
+    directory. Entries that vanish meanwhile, or that we may not see, are left out. With ``moving``, it is done
+    without /proc, which may be that of another PID namespace; the thread's working directory becomes ``/``.
     """
     below = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         tmpfs(directory, f"{stat.S_IMODE(os.fstat(below).st_mode):o}")
+        source = "." if moving else f"/proc/self/fd/{below}"
         try:
-            entries = os.listdir(f"/proc/self/fd/{below}")
+            if moving:
+                os.fchdir(below)
+            entries = os.listdir(source)
         except PermissionError:
             entries = []
         for entry in entries:
             if entry not in without:
-                _show(f"/proc/self/fd/{below}/{entry}", os.path.join(directory, entry))
+                _show(f"{source}/{entry}", os.path.join(directory, entry))
     finally:
+        if moving:
+            os.chdir("/")
         os.close(below)
 
 
-def layer_root() -> None:
+def layer_root(namespace: int) -> None:
     """`layer` for ``/``, which the calling thread then has as its root, and all who join the namespace later.
 
-    The thread must share its root with no other (CLONE_FS). Its working directory becomes ``/``.
+    ``namespace`` is a descriptor of the mount namespace the thread stands in. The thread must share its root with
+    no other (CLONE_FS). Its working directory becomes ``/``.
     """
     below = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         tmpfs("/", f"{stat.S_IMODE(os.fstat(below).st_mode):o}")
         # What is mounted over / is above everybody's root; joining a namespace takes one to the top of it.
@@ -81,7 +87,6 @@ def layer_root() -> None:
             _show(entry, f"/{entry}")
     finally:
         os.chdir("/")
-        os.close(namespace)
         os.close(below)
 
 
@@ -97,6 +102,19 @@ def _show(source: str, target: str) -> None:
         bind(source, target)
     except (OSError, KernelError):
         return  # nobody in the sandbox could use it
+
+
+def proc(target: str = "/proc") -> None:
+    """``mount -t proc``: the processes of the PID namespace that the calling process is in.
+
+    Refused with EPERM where parts of the /proc that is there are covered (mount_too_revealing(),
+    fs/namespace.c).
+    """
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    try:
+        mount("netwarren", target, "proc", flags)
+    except KernelError:
+        mount("netwarren", target, "proc", flags | MS_RDONLY)  # as the one that is there
 
 
 def sysfs(target: str = "/sys") -> bool:

@@ -350,6 +350,11 @@ class Netlink:
                 self._socket.close()
                 self._socket = None
 
+    def __del__(self) -> None:
+        # For one that an interruption (Ctrl-C) left without an owner.
+        if getattr(self, "_socket", None) is not None:
+            self.close()
+
     def __enter__(self) -> Self:
         return self
 

@@ -26,6 +26,9 @@ from netwarren.kernel.nft_wire import (
 _NFTA_META_DREG = 1
 _NFTA_META_KEY = 2
 _NFTA_META_SREG = 3
+_NFTA_CT_DREG = 1
+_NFTA_CT_KEY = 2
+_NFTA_CT_SREG = 4
 _NFTA_CMP_SREG = 1
 _NFTA_CMP_OP = 2
 _NFTA_CMP_DATA = 3
@@ -67,7 +70,9 @@ _NFT_REG_1 = 1
 _NFT_REG_2 = 2
 _NFT_REG32_00 = 8  # the first quarter of register 1; one for each four bytes that follow
 _NFT_META_MARK = 3
+_NFT_META_OIFNAME = 7
 _NFT_META_L4PROTO = 16
+_NFT_CT_MARK = 3
 _NFT_CMP_EQ = 0
 _NFT_CMP_NEQ = 1
 _NFT_PAYLOAD_NETWORK_HEADER = 1
@@ -77,6 +82,8 @@ _NFT_NG_RANDOM = 1
 _NFT_NAT_DNAT = 1
 _NFT_REJECT_ICMP_UNREACH = 0
 _NFT_REJECT_TCP_RST = 1
+
+_IFNAMSIZ = 16  # linux/if.h
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
 """IPPROTO_* of linux/in.h."""
@@ -127,11 +134,15 @@ def _bitwise(mask: bytes, xor: bytes) -> bytes:
     )
 
 
-def _in_network(network: IPNetwork, field: tuple[int, int]) -> list[bytes]:
+def _operator(negated: bool) -> int:
+    return _NFT_CMP_NEQ if negated else _NFT_CMP_EQ
+
+
+def _in_network(network: IPNetwork, field: tuple[int, int], negated: bool = False) -> list[bytes]:
     found = [_load(_NFT_PAYLOAD_NETWORK_HEADER, *field)]
     if network.prefixlen < network.max_prefixlen:
         found.append(_bitwise(network.netmask.packed, bytes(field[1])))
-    return [*found, _compare(network.network_address.packed)]
+    return [*found, _compare(network.network_address.packed, _operator(negated))]
 
 
 def match_source(network: IPNetwork) -> list[bytes]:
@@ -139,9 +150,17 @@ def match_source(network: IPNetwork) -> list[bytes]:
     return _in_network(network, _SOURCE[network.version])
 
 
-def match_destination(network: IPNetwork) -> list[bytes]:
-    """``ip daddr NETWORK``, or ``ip6``."""
-    return _in_network(network, _DESTINATION[network.version])
+def match_destination(network: IPNetwork, *, negated: bool = False) -> list[bytes]:
+    """``ip daddr NETWORK``, or ``ip6``; ``negated``: ``ip daddr != NETWORK``."""
+    return _in_network(network, _DESTINATION[network.version], negated)
+
+
+def match_output_link(name: str, *, negated: bool = False) -> list[bytes]:
+    """``oifname NAME``, or ``oifname != NAME``; in a chain at output, forward or postrouting."""
+    packed = name.encode()
+    if not 0 < len(packed) < _IFNAMSIZ:
+        raise NetlinkFormatError(f"{name!r} is no name of a link, 1 to {_IFNAMSIZ - 1} bytes")
+    return [_load_meta(_NFT_META_OIFNAME), _compare(packed.ljust(_IFNAMSIZ, b"\0"), _operator(negated))]
 
 
 def match_protocol(protocol: str) -> list[bytes]:
@@ -149,9 +168,9 @@ def match_protocol(protocol: str) -> list[bytes]:
     return [_load_meta(_NFT_META_L4PROTO), _compare(bytes([PROTOCOLS[protocol]]))]
 
 
-def match_destination_port(port: int) -> list[bytes]:
+def match_destination_port(port: int, *, negated: bool = False) -> list[bytes]:
     """``th dport PORT``, after a match of the protocol: TCP and UDP have it in the same place."""
-    return [_load(_NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2), _compare(port_bytes(port))]
+    return [_load(_NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2), _compare(port_bytes(port), _operator(negated))]
 
 
 def match_random(modulus: int) -> list[bytes]:
@@ -194,6 +213,33 @@ def clear_mark(bit: int) -> list[bytes]:
     """``meta mark set meta mark and not BIT``"""
     change = _bitwise(_mark_bytes(bit ^ 0xFFFFFFFF), bytes(4))
     return [_load_meta(_NFT_META_MARK), change, _SET_MARK]
+
+
+def match_masked_mark(mark: int, mask: int, *, negated: bool = False) -> list[bytes]:
+    """``meta mark & MASK == MARK``, or ``!= MARK``."""
+    test = _bitwise(_mark_bytes(mask), bytes(4))
+    return [_load_meta(_NFT_META_MARK), test, _compare(_mark_bytes(mark), _operator(negated))]
+
+
+# The mark of a packet's connection, as conntrack keeps it.
+_LOAD_CT_MARK = expression("ct", be32(_NFTA_CT_DREG, _NFT_REG_1), be32(_NFTA_CT_KEY, _NFT_CT_MARK))
+_SET_CT_MARK = expression("ct", be32(_NFTA_CT_KEY, _NFT_CT_MARK), be32(_NFTA_CT_SREG, _NFT_REG_1))
+
+
+def match_connection_mark(mark: int, mask: int) -> list[bytes]:
+    """``ct mark & MASK == MARK``"""
+    return [_LOAD_CT_MARK, _bitwise(_mark_bytes(mask), bytes(4)), _compare(_mark_bytes(mark))]
+
+
+def set_connection_mark(mark: int, mask: int) -> list[bytes]:
+    """``ct mark set ct mark & ~MASK | MARK``: the bits of ``mask``, and no others."""
+    change = _bitwise(_mark_bytes(mask ^ 0xFFFFFFFF), _mark_bytes(mark & mask))
+    return [_LOAD_CT_MARK, change, _SET_CT_MARK]
+
+
+def restore_mark() -> list[bytes]:
+    """``meta mark set ct mark``: the packet gets the mark of its connection."""
+    return [_LOAD_CT_MARK, _SET_MARK]
 
 
 # --- sets and maps ----------------------------------------------------------------------------------

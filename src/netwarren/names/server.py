@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from netwarren.errors import KernelError
 from netwarren.kernel import descriptors
@@ -55,62 +55,83 @@ Send = Callable[[bytes], None]
 Names = Callable[[], "ClusterDNS"]
 
 
-def listen(names: Names, families: Sequence[Family]) -> "Listener":
-    """Open the sockets of a cluster where the calling thread stands; ``names`` is called for each query.
+class Sockets(NamedTuple):
+    """What a cluster is asked at: port 53 of its root, by UDP and by TCP; IPv6 ones serve both families."""
+
+    udp: socket.socket
+    tcp: socket.socket
+
+    def close(self) -> None:
+        self.udp.close()
+        self.tcp.close()
+
+    def drain(self) -> None:
+        """Drop what came while nobody listened."""
+        with contextlib.suppress(OSError):
+            while True:
+                self.udp.recv(1)
+        with contextlib.suppress(OSError):
+            while True:
+                self.tcp.accept()[0].close()
+
+
+def listen(families: Sequence[Family]) -> Sockets:
+    """Open a cluster's sockets where the calling thread stands.
 
     Raises `KernelError`, with EADDRINUSE where somebody there has port 53.
     """
+    family = socket.AF_INET6 if 6 in families else socket.AF_INET
+    opened: list[socket.socket] = []
     try:
-        return Listener(names, socket.AF_INET6 if 6 in families else socket.AF_INET)
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            opened.append(descriptors.opened(partial(socket.socket, family, kind)))
+        udp, tcp = opened
+        if family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            tcp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        else:
+            udp.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        # For what the last server here has left in TIME_WAIT.
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for each in opened:
+            each.setblocking(False)
+            each.bind(("", PORT))
+        tcp.listen(MOST_CONNECTIONS)
+        return Sockets(udp, tcp)
     except OSError as error:
+        for each in opened:
+            each.close()
         number = error.errno or 0
         raise KernelError("listen at port 53 in the root", number, hint=descriptors.hint(number)) from None
 
 
 class Listener:
-    """The sockets of one cluster; IPv6 ones serve both families. Each use of them is under its lock."""
+    """Who answers at the sockets of one cluster. Each use of them is under its lock."""
 
-    def __init__(self, names: Names, family: int) -> None:
+    def __init__(self, names: Names, sockets: Sockets) -> None:
         self.names = names
-        self.family = family
+        self.udp, self.tcp = sockets
+        self.family = self.udp.family
         self.lock = threading.Lock()
         self.closed = False
         self.connections: dict[int, Connection] = {}
-        self.udp = descriptors.opened(lambda: socket.socket(family, socket.SOCK_DGRAM))
         try:
-            self.tcp = descriptors.opened(lambda: socket.socket(family, socket.SOCK_STREAM))
-        except BaseException:
-            self.udp.close()
-            raise
-        try:
-            if family == socket.AF_INET6:
-                self.udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                self.tcp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                self.udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-            else:
-                self.udp.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            # For what the last cluster with this root has left in TIME_WAIT.
-            self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            for each in (self.udp, self.tcp):
-                each.setblocking(False)
-                each.bind(("", PORT))
-            self.tcp.listen(MOST_CONNECTIONS)
             _server.watch(self.udp.fileno(), self, self.on_packets)
             _server.watch(self.tcp.fileno(), self, self.on_connections)
         except BaseException:
-            self.close()
+            self.release().close()
             raise
 
-    def close(self) -> None:
-        """Close all of them; again is fine."""
+    def release(self) -> Sockets:
+        """Answer no more, and leave the sockets to the caller."""
         with self.lock:
             self.closed = True
             for connection in list(self.connections.values()):
                 connection.close()
             for each in (self.udp, self.tcp):
-                if each.fileno() >= 0:
-                    _server.forget(each.fileno())
-                    each.close()
+                _server.forget(each.fileno())
+        return Sockets(self.udp, self.tcp)
 
     def on_packets(self, _event: int) -> None:
         """Answer what has come by UDP."""

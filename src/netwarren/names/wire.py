@@ -51,14 +51,9 @@ def read(data: bytes, *, search: bool) -> Request | bytes | None:
     """
     if len(data) < _HEADER or data[2] & 0x80:  # an answer: whoever answers those answers himself for ever
         return None
-    if data[2] >> 3 & 0xF != dns.opcode.QUERY:
-        return bare(data, NOTIMP)
-    try:
-        message = dns.message.from_wire(data)
-    except Exception:  # of dnspython's kinds, and those that it lets through
-        return bare(data, FORMERR)
-    if len(message.question) != 1:
-        return bare(data, FORMERR)
+    message = parse(data)
+    if isinstance(message, bytes):
+        return message
     asked = message.question[0]
     if asked.rdclass != dns.rdataclass.IN:
         return bare(data, REFUSED)
@@ -67,6 +62,17 @@ def read(data: bytes, *, search: bool) -> Request | bytes | None:
         payload = min(max(message.payload, SMALLEST_PAYLOAD), PAYLOAD)
     name = plain(asked.name.to_text())
     return Request(Question(name, dns.rdatatype.to_text(asked.rdtype), search), payload, message)
+
+
+def parse(data: bytes) -> dns.message.Message | bytes:
+    """The message with one question that ``data``, of at least 12 bytes, is; or the answer to what is none."""
+    if data[2] >> 3 & 0xF != dns.opcode.QUERY:
+        return bare(data, NOTIMP)
+    try:
+        message = dns.message.from_wire(data)
+    except Exception:  # of dnspython's kinds, and those that it lets through
+        return bare(data, FORMERR)
+    return message if len(message.question) == 1 else bare(data, FORMERR)
 
 
 def write(request: Request, answer: Answer, longest: int) -> bytes:
@@ -134,15 +140,20 @@ _EXAMPLES = {
 def _rrsets(records: Iterable[Record], asked: dns.name.Name) -> list[dns.rrset.RRset]:
     sets: dict[tuple[str, str], dns.rrset.RRset] = {}
     for record in records:
-        rdata = _rdata(record.type, record.value)
-        found = sets.get((record.name, record.type))
-        if found is None:
-            name = _name(record.name)
-            # Spelled as it was asked: some resolvers compare (draft-vixie-dnsext-dns0x20).
-            name = asked if name == asked else name
-            found = sets[record.name, record.type] = dns.rrset.RRset(name, rdata.rdclass, rdata.rdtype)
-        found.add(rdata, record.ttl)
+        one = rrset_of(record, asked)
+        found = sets.setdefault((record.name, record.type), one)
+        if found is not one:
+            found.add(one[0], record.ttl)
     return list(sets.values())
+
+
+def rrset_of(record: Record, asked: dns.name.Name) -> dns.rrset.RRset:
+    """``record`` alone, under the name that was asked for spelled as it was: some resolvers compare
+    (draft-vixie-dnsext-dns0x20)."""
+    rdata, name = _rdata(record.type, record.value), _name(record.name)
+    rrset = dns.rrset.RRset(asked if name == asked else name, rdata.rdclass, rdata.rdtype)
+    rrset.add(rdata, record.ttl)
+    return rrset
 
 
 @lru_cache(maxsize=4096)

@@ -46,6 +46,10 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
         failure = loop.end(functools.partial(_wake, machine))
         if failure is not None:
             untold.append(failure)
+    for machine in machines:
+        machine._kill_processes()
+    for machine in machines:
+        machine._end_processes()
     if programs or process.children() != {warden.pid()} - {0} or any(m._had_children for m in machines):
         process.kill_standing_in({machine.inode for machine in machines})
     for program in programs:

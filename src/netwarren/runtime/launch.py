@@ -5,6 +5,7 @@ goes wrong is told in words.
 Does not belong here: what a program is afterwards (see `program`), what it sees (see `view`).
 """
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -14,19 +15,32 @@ from netwarren.errors import KernelError, ProgramError
 from netwarren.kernel import netns, process
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry, warden
+from netwarren.runtime.pid_namespace import PidNamespace
 from netwarren.runtime.view import View
 
 
 def start(
-    namespace: Namespace, command: tuple[str, ...], where: str, options: dict[str, Any], view: View | None
+    namespace: Namespace,
+    command: tuple[str, ...],
+    where: str,
+    options: dict[str, Any],
+    view: View | None,
+    processes: PidNamespace | None,
 ) -> "subprocess.Popen[Any]":
-    """Start ``command`` in ``namespace`` with the options of `subprocess.Popen`; raises `ProgramError`."""
+    """Start ``command`` in ``namespace`` with the options of `subprocess.Popen`; raises `ProgramError`.
+
+    In ``processes``, it has a view, too.
+    """
     here = _as_here(options)
+    on = ferry.main if processes is None else processes.ferry
     try:
-        return ferry.call(lambda: _start(namespace, command, options, view, here))
+        return on.call(lambda: _start(namespace, command, options, view, processes, here))
     except KernelError as error:
         raise ProgramError(where, command, f"cannot be started: {_not_seen(error, view)}") from error
     except OSError as error:
+        if processes is not None and error.errno == errno.ENOMEM:  # pid_namespaces(7)
+            why = "cannot be started: PID 1 of its PID namespace was killed. Add the pod anew"
+            raise ProgramError(where, command, why) from error
         raise ProgramError(where, command, f"cannot be started: {_why(error, command)}") from None
 
 
@@ -45,21 +59,31 @@ def _as_here(options: dict[str, Any]) -> str:
 
 
 def _start(
-    namespace: Namespace, command: tuple[str, ...], options: dict[str, Any], view: View | None, here: str
+    namespace: Namespace,
+    command: tuple[str, ...],
+    options: dict[str, Any],
+    view: View | None,
+    processes: PidNamespace | None,
+    here: str,
 ) -> "subprocess.Popen[Any]":
     warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
+    parent = os.getpid()
     if view is not None:
         with view.entered():
-            return _fork(command, options, here)
+            if processes is not None:
+                processes.join()
+                parent = 0  # it is in none of the PID namespaces that the child sees; its successor is PID 1
+            return _fork(command, options, here, parent)
     netns.enter(namespace)
-    return _fork(command, options, here)
+    return _fork(command, options, here, parent)
 
 
-def _fork(command: tuple[str, ...], options: dict[str, Any], here: str) -> "subprocess.Popen[Any]":
+def _fork(
+    command: tuple[str, ...], options: dict[str, Any], here: str, parent: int
+) -> "subprocess.Popen[Any]":
     if options.get("cwd") is None:
         # A private directory may hide it, and a process that has changed its user may stand where it could not go.
         options["cwd"] = here if os.access(here, os.X_OK) else "/"
-    parent = os.getpid()
 
     def before_exec() -> None:
         process.die_with_parent()

@@ -25,6 +25,7 @@ from netwarren.runtime.program import Command, Program, check_output
 from netwarren.runtime.view import View
 
 if TYPE_CHECKING:
+    from netwarren.runtime.pid_namespace import PidNamespace
     from netwarren.runtime.published import Published
     from netwarren.runtime.ready import Ready
 
@@ -53,6 +54,7 @@ class Machine:
         self._reaped = process.reaped()
         self._loop: Any = None
         self._view: View | None = None
+        self._processes: PidNamespace | None = None
         self._lock = threading.Lock()
         spawning.follow()
 
@@ -225,7 +227,7 @@ class Machine:
         """Start a program here; ``options`` are those of `subprocess.Popen` (cwd, stdin, stdout, ...).
 
         It has this machine's own view of host name, /etc/resolv.conf, /etc/hosts and /sys, and of the
-        directories of `private_directory`; with ``view=False``, the host's.
+        directories of `private_directory`; with ``view=False``, the host's, and outside of its PID namespace.
         ``env`` is its whole environment, by default ours; ``extra_env`` is added to that.
         With ``ready``, returns once that holds: `port`, `log`, `http`, `all_of`, or a function called here,
         without arguments or with the program, until it returns something true. A program that is not ready
@@ -332,6 +334,19 @@ class Machine:
                 self._view = View(self._namespace, *self._identity())
             return self._view
 
+    def _separate_processes(self) -> None:
+        """Give the programs here a PID namespace of their own; raises `KernelError`, and then there is none."""
+        from netwarren.runtime.pid_namespace import PidNamespace
+
+        self._processes = PidNamespace(self._namespace, self._own_view())
+        try:
+            self._processes.begin()
+        except BaseException:
+            self._kill_processes()
+            self._end_processes()
+            self._unwatch()
+            raise
+
     # --- the end ---
 
     @property
@@ -375,6 +390,17 @@ class Machine:
             backgrounds, self.backgrounds = self.backgrounds, []
             loop, self._loop = self._loop, None
         return backgrounds, loop
+
+    def _kill_processes(self) -> None:
+        """For `end_all`: where this machine has a PID namespace, kill everybody in it; `_end_processes` waits."""
+        if self._processes is not None:
+            self._processes.kill()
+
+    def _end_processes(self) -> None:
+        if self._processes is not None:
+            self._processes.end(
+                [program._process for program in self.programs if program._processes is not None]
+            )
 
     def _unwatch(self) -> None:
         """For `end_all`: the warden may let go of the namespace, and so do we of what goes with it."""

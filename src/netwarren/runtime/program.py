@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from netwarren.runtime.machine import Machine
+    from netwarren.runtime.pid_namespace import PidNamespace
     from netwarren.runtime.ready import NotYet, Ready
 
 Command = Sequence[str | os.PathLike[str]]
@@ -94,7 +95,7 @@ class Program:
             options.update(stdout=stdout, stderr=stderr)
             try:
                 self._process: subprocess.Popen[Any] = launch.start(
-                    namespace, self.command, self.where, options, view
+                    namespace, self.command, self.where, options, view, self._processes
                 )
             except BaseException:
                 self.close()
@@ -112,6 +113,11 @@ class Program:
 
     def __repr__(self) -> str:
         return f"<Program {self.command[0]} pid {self.pid} in {self.where}: {self._condition()}>"
+
+    @property
+    def _processes(self) -> "PidNamespace | None":
+        """The PID namespace it is in, where that is not ours."""
+        return self._machine._processes if self._has_view else None
 
     # --- what it is ---
 

@@ -131,12 +131,12 @@ class View:
         where = self._namespace.label
         unshare(CLONE_NEWNS | CLONE_NEWUTS, f"make the mount and UTS namespaces of {where}")
         try:
+            for kind in _KINDS:
+                self._fds[kind] = _hold(kind)
             mount.keep_to_ourselves()
             socket.sethostname(self.hostname)
             self._lay_files()
             mount.sysfs()
-            for kind in _KINDS:
-                self._fds[kind] = _hold(kind)
         except OSError as error:
             self._let_go()
             number, what = error.errno or 0, error.filename or "its host name"
@@ -172,9 +172,9 @@ class View:
             os.mkdir(parent, 0o755)
         elif not self._is_ours(parent):
             if parent == "/":
-                mount.layer_root()
+                mount.layer_root(self._fds["mnt"])
             else:
-                mount.layer(parent, {os.path.basename(place)})
+                mount.layer(parent, {os.path.basename(place)}, moving=True)
             self._layers.append(os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def _is_ours(self, directory: str) -> bool:

@@ -52,7 +52,7 @@ def go_on_inside(enter: Callable[[], None]) -> None:
         os.waitpid(child, 0)
         raise refusal
     if child:
-        _mind(child)
+        mind(child)
 
 
 def _attempt_in_child(enter: Callable[[], None], *, stay: bool) -> tuple[int, BaseException | None]:
@@ -110,7 +110,7 @@ def _in_child() -> None:
         os._exit(0)
 
 
-def _mind(child: int) -> None:
+def mind(child: int) -> None:
     """Stand in for ``child`` until it ends; never returns."""
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_w, False)

@@ -7,12 +7,15 @@ Does not belong here: which names there are (see `netwarren.cluster`).
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from netwarren.kernel import mount
 
 # Ours alone: iproute2 keeps names in the first, iptables-legacy its lock in the second, the third is `views`.
 PRIVATE = frozenset({"netns", "xtables.lock", "netwarren"})
+
+VIEW = ("mnt", "uts", "pid")
+"""The kinds of namespaces that may go with a network namespace, as in /proc/PID/ns."""
 
 
 @functools.cache
@@ -83,11 +86,11 @@ def published(pid: int) -> dict[str, str]:
 
 
 def publish_view(network: int, fds: Mapping[str, int]) -> None:
-    """Tell `view_of` of the namespaces (``{"mnt": fd, "uts": fd}``) that go with a network namespace.
+    """Tell `view_of` of namespaces (``{"mnt": fd, "uts": fd}``) that go with a network namespace.
 
     ``network`` is the inode of that.
     """
-    withdraw_view(network)  # left by a process that was killed
+    withdraw_view(network, fds)  # left by a process that was killed
     for kind, fd in fds.items():
         try:
             os.symlink(f"/proc/{os.getpid()}/fd/{fd}", f"{views()}/{network}.{kind}")
@@ -95,9 +98,9 @@ def publish_view(network: int, fds: Mapping[str, int]) -> None:
             return  # no directory for names here; `make_private` has said why
 
 
-def withdraw_view(network: int) -> None:
+def withdraw_view(network: int, kinds: Collection[str] = VIEW) -> None:
     """Take back what `publish_view` told; nothing happens where it is gone."""
-    for kind in ("mnt", "uts"):
+    for kind in kinds:
         try:
             os.unlink(f"{views()}/{network}.{kind}")
         except OSError:
@@ -107,6 +110,6 @@ def withdraw_view(network: int) -> None:
 def view_of(pid: int, network: int) -> dict[str, str]:
     """The paths, from outside, of the namespaces that go with ``network`` in the sandbox of ``pid``, if any."""
     root = f"/proc/{pid}/root"
-    links = {kind: f"{root}{views()}/{network}.{kind}" for kind in ("mnt", "uts")}
+    links = {kind: f"{root}{views()}/{network}.{kind}" for kind in VIEW}
     found = {kind: root + os.readlink(link) for kind, link in links.items() if os.path.islink(link)}
     return found if all(map(os.path.exists, found.values())) else {}

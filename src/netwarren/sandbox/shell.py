@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from netwarren.errors import SandboxError, UnknownName
 from netwarren.kernel import capability
 from netwarren.kernel.syscall import setns
-from netwarren.sandbox import names
+from netwarren.sandbox import fork, names
 from netwarren.sandbox.entry import MARKER
 
 
@@ -43,9 +43,9 @@ def step_in(pid: int, name: str | None, argv: Sequence[str]) -> None:
             if os.stat(f"/proc/{pid}/ns/{kind}").st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino
         ]
         network = os.open(published[chosen], os.O_RDONLY | os.O_CLOEXEC)
-        view = names.view_of(pid, os.fstat(network).st_ino).values()  # where a program has been started there
-        outside += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in view]
-        cwd = os.getcwd()
+        view = names.view_of(pid, os.fstat(network).st_ino)  # where a program has been started there
+        outside += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in view.values()]
+        cwd, user = os.getcwd(), os.stat(f"/proc/{pid}/ns/user").st_ino
         for fd in (*outside, network):
             setns(fd, 0)
             if fd is not network:
@@ -61,8 +61,10 @@ def step_in(pid: int, name: str | None, argv: Sequence[str]) -> None:
         os.chdir(cwd)
     except OSError:
         os.chdir("/")
-    os.environ[MARKER] = str(os.stat("/proc/self/ns/user").st_ino)
+    os.environ[MARKER] = str(user)
     os.environ["NETWARREN_IN"] = chosen
+    if "pid" in view and (child := os.fork()):  # who is to be in a PID namespace has to be born there
+        fork.mind(child)
     words = list(argv) or [os.environ.get("SHELL") or "/bin/sh"]
     execute(words)
 

@@ -77,4 +77,4 @@ class Authority:
 def identities(tls: ssl.SSLObject) -> list[str]:
     """The SPIFFE identities of the peer."""
     names = (tls.getpeercert() or {}).get("subjectAltName", ())
-    return [str(value) for kind, value in names if kind == "URI"]
+    return [str(name[1]) for name in names if name[0] == "URI"]

@@ -1,5 +1,7 @@
 """Frames told apart, however the bytes are cut."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def outcome(pieces: list[bytes]) -> tuple[list[tuple[int, bytes]], dict[int, tup
 @settings(max_examples=200, deadline=None)
 def test_frames_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
     at = [0, *sorted(cuts), len(STREAM)]
-    pieces = [STREAM[start:end] for start, end in zip(at, at[1:], strict=False)]
+    pieces = [STREAM[start:end] for start, end in itertools.pairwise(at)]
     assert outcome(pieces) == (
         [(frames.PING, b"12345678"), (frames.SETTINGS, b"")],
         {1: (b"hello", 5, True), 3: (b"paddeab", 10, True)},

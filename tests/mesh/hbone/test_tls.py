@@ -69,7 +69,7 @@ def test_what_verify_raises_ends_the_handshake_before_any_plaintext(
     server = TlsSession(server_context, server_side=True, verify=verify)
     server.receive(client.start())
     client.receive(server.take())
-    with pytest.raises(MeshError, match="not spiffe://cluster.local/ns/default/sa/client"):
+    with pytest.raises(MeshError, match=r"not spiffe://cluster\.local/ns/default/sa/client"):
         server.receive(client.take() + client.send(b"early"))
     assert not server.established
 

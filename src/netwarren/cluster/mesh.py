@@ -1,0 +1,312 @@
+"""A cluster's mesh: which of its nodes have a proxy, and what these know of its pods, services and policies.
+
+Rules: a pod is carried and acknowledged, or untouched; every change is known to every proxy before the call that
+made it returns; a cluster without a proxy pays nothing, this module included.
+Does not belong here: what a proxy does (see `netwarren.mesh`).
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from netwarren.errors import ConfigurationError, DuplicateName, MeshConfigError, NetwarrenError, UnknownName
+from netwarren.mesh.config import ProxyConfig
+from netwarren.mesh.identity.authority import Authority
+from netwarren.mesh.inpod import redirection
+from netwarren.mesh.inpod.agent import NodeAgent
+from netwarren.mesh.inpod.zds import WorkloadInfo
+from netwarren.mesh.model import NamespacedName, NetworkAddress, Policy, Service, Workload
+from netwarren.mesh.proxy.ztunnel import Ztunnel
+from netwarren.mesh.state.local_config import Config
+from netwarren.mesh.state.references import check_references
+from netwarren.mesh.state.store import State
+from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
+
+if TYPE_CHECKING:
+    from netwarren.cluster.cluster import Cluster
+    from netwarren.cluster.members import Pod
+    from netwarren.topology.services import ServiceSpec
+
+READY_SECONDS = 10.0
+
+
+class NodeProxy:
+    """The node proxy of one node, as `Cluster.deploy_ztunnel` gives it.
+
+    ``pod`` is the pod it lives in, whose ports 15020 (metrics) and 15021 (readiness) serve HTTP; 15000
+    (administration) does on its loopback. ``metrics`` and ``log`` are the same as objects, for
+    `netwarren.mesh.telemetry.expect`.
+    """
+
+    def __init__(self, pod: "Pod", agent: NodeAgent, proxy: Ztunnel) -> None:
+        self.pod = pod
+        self.agent = agent
+        self._proxy = proxy
+        self.metrics = proxy.metrics
+        self.log = proxy.log
+
+    @property
+    def ready(self) -> bool:
+        """Whether it carries all pods that it was told of; what port 15021 says."""
+        return self._proxy.running and self._proxy.readiness.ready
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._proxy.running
+
+    def shut_down(self, *, graceful: bool = True) -> None:
+        """End it as SIGTERM does: connections get 5 s to end by themselves, or (``graceful=False``) none.
+
+        Its pods stay redirected, and reach nobody then.
+        """
+        self._proxy.close(graceful=graceful)
+
+    def __repr__(self) -> str:
+        state = "ready" if self.ready else "running" if self.running else "ended"
+        return f"<NodeProxy on {self.pod.spec.node}: {state}>"
+
+
+class Mesh:
+    """What all node proxies of a cluster have in common. ``authority`` issues their certificates."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self.authority = Authority()
+        self.proxies: dict[str, NodeProxy] = {}
+        """By node."""
+        self._cluster = cluster
+        self._workloads: dict[str, Workload] = {}
+        self._services: dict[NamespacedName, Service] = {}
+        self._policies: dict[NamespacedName, Policy] = {}
+        self._changes: dict[str, Mapping[str, Any]] = {}
+        self._carried: set[str] = set()
+        for pod in cluster.pods.values():
+            self._workloads[pod.name] = self._workload(pod)
+        self._read_services()
+
+    # --- for users ---
+
+    @property
+    def config(self) -> Config:
+        """All that the proxies know, as data."""
+        return Config(
+            tuple(self._workloads.values()), tuple(self._policies.values()), tuple(self._services.values())
+        )
+
+    def workload(self, pod: "str | Pod") -> Workload:
+        """What the proxies know of a pod; raises `UnknownName`."""
+        name = pod if isinstance(pod, str) else pod.name
+        if name not in self._workloads:
+            raise UnknownName("workload", name, self._workloads)
+        return self._workloads[name]
+
+    def update(self, pod: "str | Pod", **changes: Any) -> Workload:
+        """Change fields of a pod's workload (``waypoint``, ``protocol``, ...) in every proxy.
+
+        Raises `ConfigurationError` for a field that there is not, `MeshConfigError` for one that names nothing.
+        """
+        with self._cluster._lock:
+            before = self.workload(pod)
+            after = _changed(before, changes)
+            self._check(replace_in(self.config, after))
+            self._changes[before.name] = {**self._changes.get(before.name, {}), **changes}
+            self._workloads[before.name] = after
+            self._tell(lambda state: state.add_workload(after))
+            return after
+
+    def add_policy(self, policy: Policy) -> None:
+        """Have an authorization policy hold in every proxy, in place of one of its name."""
+        with self._cluster._lock:
+            self._policies[policy.key] = policy
+            self._tell(lambda state: state.add_policy(policy))
+
+    def remove_policy(self, namespace: str, name: str) -> None:
+        """Take a policy back; raises `UnknownName`."""
+        with self._cluster._lock:
+            key = NamespacedName(namespace, name)
+            if self._policies.pop(key, None) is None:
+                raise UnknownName("policy", str(key), map(str, self._policies))
+            self._tell(lambda state: state.remove_policy(key))
+
+    def carried(self, pod: "str | Pod") -> bool:
+        """Whether a node proxy carries the pod's traffic."""
+        return (pod if isinstance(pod, str) else pod.name) in self._carried
+
+    # --- for the cluster, under its lock ---
+
+    def deploy(self, node: str, config: ProxyConfig) -> NodeProxy:
+        if node in self.proxies:
+            raise DuplicateName("node proxy of node", node, f"in pod {self.proxies[node].pod.name!r}")
+        with ExitStack() as undo:
+            pod = self._cluster.add_pod(f"ztunnel-{node}", node)
+            undo.callback(pod.remove)
+            servers = NAME_SERVER_IN_PROCESS
+            agent = NodeAgent()
+            undo.callback(agent.close)
+            proxy = Ztunnel(
+                replace(config, node=node, ipv6=config.ipv6 and 6 in self._cluster.families),
+                agent=agent.path,
+                netns=pod.namespace_fd,
+                fetch=self.authority.fetcher(lifetime=config.certificate_lifetime),
+                mesh=self.config,
+                name_servers=tuple(servers[family] for family in self._cluster.families),
+            )
+            undo.callback(proxy.close)
+            proxy.start()
+            agent.wait_synced(READY_SECONDS)
+            self.proxies[node] = NodeProxy(pod, agent, proxy)
+            self.update(pod, protocol="HBONE")
+            undo.pop_all()
+        return self.proxies[node]
+
+    def pod_added(self, pod: "Pod", captured: bool, changes: Mapping[str, Any]) -> None:
+        """A pod has been wired: tell every proxy, and have its node's carry it. Raises; then it is as it was."""
+        proxy = self.proxies.get(pod.spec.node)
+        carried = captured and proxy is not None
+        workload = _changed(self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes})
+        self._check(replace_in(self.config, workload))
+        self._workloads[pod.name] = workload
+        self._changes[pod.name] = {**({"protocol": "HBONE"} if carried else {}), **changes}
+        try:
+            self._tell(lambda state: state.add_workload(workload))
+            self.follow_services()
+            if carried and proxy is not None:
+                info = WorkloadInfo(workload.name, workload.namespace, workload.service_account)
+                proxy.agent.add(workload.uid, info, pod.namespace_fd)
+                self._carried.add(pod.name)
+                redirection.apply(pod.namespace_fd, pod.label)
+        except BaseException:
+            self.pod_removed(pod)
+            raise
+
+    def pod_removed(self, pod: "Pod") -> None:
+        """A pod goes, or has gone."""
+        workload = self._workloads.pop(pod.name, None)
+        self._changes.pop(pod.name, None)
+        if workload is None:
+            return
+        self._tell(lambda state: state.remove_workload(workload.uid))
+        proxy = self.proxies.get(pod.spec.node)
+        if proxy is None:
+            return
+        if proxy.pod is pod:
+            del self.proxies[pod.spec.node]
+            proxy.shut_down(graceful=False)
+            proxy.agent.close()
+        elif pod.name in self._carried:
+            self._carried.discard(pod.name)
+            if proxy.running:
+                proxy.agent.delete(workload.uid)
+
+    def follow_services(self) -> None:
+        """Services, or who is behind them, may have changed."""
+        services, workloads = dict(self._services), dict(self._workloads)
+        self._read_services()
+        gone = [key for key in services if key not in self._services]
+        new = [each for key, each in self._services.items() if services.get(key) != each]
+        moved = [
+            each
+            for name, each in self._workloads.items()
+            if name in workloads and (workloads[name] != each or workloads[name].services != each.services)
+        ]
+        if not (gone or new or moved):
+            return
+
+        def change(state: State) -> None:
+            for key in gone:
+                state.remove_service(key)
+            for service in new:
+                state.add_service(service)
+            for workload in moved:
+                state.add_workload(workload)
+
+        self._tell(change)
+
+    def close(self) -> None:
+        """The cluster ends."""
+        for proxy in self.proxies.values():
+            proxy.shut_down(graceful=False)
+            proxy.agent.close()
+        self.proxies.clear()
+
+    # --- inside ---
+
+    def _tell(self, change: Callable[[State], None]) -> None:
+        for proxy in self.proxies.values():
+            if proxy.running:
+                proxy._proxy.change(change)
+
+    def _check(self, config: Config) -> None:
+        check_references(config)
+
+    def _workload(self, pod: "Pod") -> Workload:
+        return Workload(
+            uid=f"cluster1//v1/Pod/{pod.namespace}/{pod.name}",
+            name=pod.name,
+            namespace=pod.namespace,
+            addresses=tuple(ip_address(each) for each in pod.ips),
+            service_account=pod.name,
+            node=pod.spec.node,
+            workload_name=pod.name,
+            canonical_name=pod.name,
+            hostname="",
+        )
+
+    def _read_services(self) -> None:
+        specs = [service.spec for service in self._cluster.services.values()]
+        self._services = {each.key: each for each in map(_service, specs)}
+        behind: dict[str, dict[NamespacedName, dict[int, int]]] = {}
+        ready: dict[str, bool] = {}
+        for handle in self._cluster.services.values():
+            spec = handle.spec
+            for endpoint in handle.endpoints:
+                ports = {port.port: port.target for port in spec.ports if port.protocol == "tcp"}
+                behind.setdefault(endpoint.pod, {})[_key(spec)] = ports
+        for pod in self._cluster.pods.values():
+            ready[pod.name] = pod.ready
+        for name, workload in self._workloads.items():
+            changes = self._changes.get(name, {})
+            self._workloads[name] = replace(
+                workload,
+                services=changes.get("services", behind.get(name, {})),
+                status=changes.get("status", "Healthy" if ready.get(name, True) else "Unhealthy"),
+            )
+
+
+def replace_in(config: Config, workload: Workload) -> Config:
+    """``config`` with ``workload`` in place of the one of its uid."""
+    others = tuple(each for each in config.workloads if each.uid != workload.uid)
+    return Config((*others, workload), config.policies, config.services)
+
+
+def _changed(workload: Workload, changes: Mapping[str, Any]) -> Workload:
+    unknown = set(changes) - set(Workload.__dataclass_fields__)
+    if unknown:
+        raise ConfigurationError(
+            f"a workload has no field {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(sorted(Workload.__dataclass_fields__))}"
+        )
+    try:
+        return replace(workload, **changes)
+    except NetwarrenError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise MeshConfigError(f"workload {workload.name!r}: {error}") from None
+
+
+def _key(spec: "ServiceSpec") -> NamespacedName:
+    return NamespacedName(spec.namespace, f"{spec.name}.{spec.namespace}.svc.cluster.local")
+
+
+def _service(spec: "ServiceSpec") -> Service:
+    key = _key(spec)
+    return Service(
+        name=spec.name,
+        namespace=spec.namespace,
+        hostname=key.name,
+        vips=tuple(NetworkAddress("", each) for each in spec.cluster_ips),
+        ports={port.port: port.target for port in spec.ports if port.protocol == "tcp"},
+        canonical=True,
+    )

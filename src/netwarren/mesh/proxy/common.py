@@ -1,0 +1,55 @@
+"""What the proxies of all pods of one node share: configuration, state, certificates, metrics, log.
+
+Rules: of the proxy's loop and thread; state changes are announced, and who waits for one does not poll.
+Does not belong here: anything of one pod (see `pod`).
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+
+from netwarren.mesh.config import ProxyConfig
+from netwarren.mesh.identity.crl import Revocations
+from netwarren.mesh.identity.secrets import SecretManager
+from netwarren.mesh.model import Service, Workload
+from netwarren.mesh.state.store import State
+from netwarren.mesh.telemetry.log import Log
+from netwarren.mesh.telemetry.metrics import Metrics
+from netwarren.topology.addresses import Address
+
+
+@dataclass(eq=False)
+class Common:
+    """One node proxy's own things. ``name_servers`` are whom the DNS proxy asks what it does not know."""
+
+    config: ProxyConfig
+    state: State
+    secrets: SecretManager
+    metrics: Metrics
+    log: Log
+    revocations: Revocations | None = None
+    name_servers: tuple[Address, ...] = ()
+    rng: Random = field(default_factory=Random)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def announce(self) -> None:
+        """The state has changed: wake who waits for that."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def changed(self) -> None:
+        """Wait for the next change of the state."""
+        await self._changed.wait()
+
+
+class Directory:
+    """The mesh's services as the DNS proxy asks for them (`dns.decision.ServiceDirectory`)."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def services(self, hostname: str) -> list[Service]:
+        return self._state.services_called(hostname)
+
+    def endpoints(self, service: Service) -> list[Workload]:
+        return [endpoint.workload for endpoint in self._state.endpoints(service)]

@@ -1,0 +1,174 @@
+"""What a pod sends: caught on its way out, decided on, and carried to the next hop, in plain or by HBONE.
+
+Rules: the application's socket is not read before its next hop is there, so that one that fails is reset; what is
+refused before it is known enough is only logged (an early deny).
+Does not belong here: the decision (see `state.outbound`), the tunnels (see `hbone`).
+"""
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+from netwarren.errors import MeshError
+from netwarren.mesh.failure import ProxyError
+from netwarren.mesh.hbone.copy import copy_both_ways
+from netwarren.mesh.hbone.double import open_within
+from netwarren.mesh.hbone.pool import PoolKey
+from netwarren.mesh.hbone.stream import ByteStream, SocketStream
+from netwarren.mesh.hbone.tls import Verify
+from netwarren.mesh.hbone.transport import Tunnel
+from netwarren.mesh.identity import tls
+from netwarren.mesh.inpod.sockets import original_destination, socket_address
+from netwarren.mesh.model import Identity, SocketAddress
+from netwarren.mesh.proxy.dialling import dial
+from netwarren.mesh.state import outbound
+from netwarren.mesh.state.headers import TraceParent
+from netwarren.mesh.state.outbound import Unresolved, Upstream
+from netwarren.mesh.telemetry.connection import Connection, Opened, early_deny
+from netwarren.mesh.telemetry.connections import Outbound
+from netwarren.mesh.telemetry.labels import Peer, on_demand_dns_labels
+from netwarren.topology.addresses import Address, parse_address
+
+if TYPE_CHECKING:
+    import ssl
+
+    from netwarren.mesh.proxy.pod import PodProxy
+
+
+async def carry(pod: "PodProxy", accepted: socket.socket) -> None:
+    """Carry a connection of the pod's to its end."""
+    common = pod.common
+    client = socket_address(accepted.getpeername())
+    target = original_destination(accepted)
+    stream = SocketStream(accepted)
+    try:
+        try:
+            upstream = await _decide(pod, client, target)
+        except MeshError as error:
+            early_deny(common.log, "source", client, target, error)
+            return
+        address = upstream.address
+        assert isinstance(address, SocketAddress)
+        secured = upstream.protocol != "TCP"
+        opened = Opened(
+            "source",
+            client,
+            address,
+            Peer.of(upstream.source),
+            Peer.of(upstream.workload) if upstream.workload is not None else None,
+            upstream.service,
+            upstream.source.identity if secured else None,
+            "mutual_tls" if secured else "unknown",
+            str(upstream.authority) if upstream.authority is not None else None,
+        )
+        registration = pod.connections.register(
+            Outbound(client, target, address, "HBONE" if secured else "TCP")
+        )
+        try:
+            with Connection(common.metrics, common.log, opened) as connection:
+                async with registration:
+                    far = await _open(pod, client, upstream)
+                    try:
+                        await copy_both_ways(
+                            stream,
+                            far,
+                            on_sent=connection.count_received,
+                            on_received=connection.count_sent,
+                        )
+                    except BaseException:
+                        far.abort()
+                        raise
+        except (MeshError, ProxyError, OSError):
+            pass  # recorded
+    finally:
+        await stream.close()
+
+
+async def _decide(pod: "PodProxy", client: SocketAddress, target: SocketAddress) -> Upstream:
+    common = pod.common
+    if target.address.is_loopback and target.port in common.config.illegal_ports:
+        workload = None  # refused at once, whoever it is
+    else:
+        workload = await pod.workload()
+    upstream = outbound.decide(
+        common.state, common.config, workload, client.address, target, common.rng, who=pod.label
+    )
+    if not isinstance(upstream.address, Unresolved):
+        return upstream
+    common.metrics.on_demand_dns.labels(
+        on_demand_dns_labels(upstream.source, upstream.address.hostname)
+    ).add()
+    answers = await pod.resolve(upstream.address.hostname)
+    return outbound.resolved(upstream, answers, common.rng)
+
+
+async def _open(pod: "PodProxy", client: SocketAddress, upstream: Upstream) -> ByteStream:
+    """The stream to the next hop, or through it; raises `MeshError`."""
+    config = pod.common.config
+    address = upstream.address
+    assert isinstance(address, SocketAddress)
+    if upstream.protocol == "TCP":
+        return await dial(pod.sockets, address, seconds=config.connect_timeout)
+    authority = str(upstream.authority)
+    trace = TraceParent.draw(pod.common.rng)
+    key = PoolKey(upstream.source.identity, frozenset(upstream.sans), address, client.address)
+    opened, _tunnel = await pod.pool.open_stream(key, authority, tuple(upstream.headers(client, trace)))
+    if upstream.protocol == "HBONE":
+        return opened.stream
+    try:
+        certificate = await pod.common.secrets.get(upstream.source.identity)
+    except BaseException:
+        opened.stream.abort()
+        raise
+    inner, _tls = await open_within(
+        opened.stream,
+        tls.client_context(certificate),
+        authority,
+        tuple(upstream.inner_headers(client, trace, config.network)),
+        verify=_verifier(pod, frozenset(upstream.inner_sans)),
+        settings=config.http2,
+    )
+    return inner.stream
+
+
+async def connect(pod: "PodProxy", key: PoolKey) -> Tunnel:
+    """A new connection for the pool; raises `MeshError`."""
+    config = pod.common.config
+    assert isinstance(key.source, Identity)
+    certificate = await pod.common.secrets.get(key.source)
+    lower = await dial(pod.sockets, key.destination, seconds=config.connect_timeout, hbone=True)
+    return await Tunnel.connect(
+        lower,
+        tls.client_context(certificate),
+        verify=_verifier(pod, key.destinations),
+        settings=config.http2,
+    )
+
+
+def _verifier(pod: "PodProxy", expected: frozenset[object]) -> Verify:
+    def verify(finished: "ssl.SSLObject") -> None:
+        tls.verify_server(tls.peer_chain(finished), [str(each) for each in expected], pod.common.revocations)
+
+    return verify
+
+
+async def resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
+    """The addresses of a name, asked for from the pod; None where nobody answers."""
+    from dns import name, rdataclass, rdatatype
+
+    found: list[Address] = []
+    answered = False
+    for kind in (rdatatype.A, rdatatype.AAAA):
+        try:
+            response = await pod.upstream.ask(name.from_text(hostname), kind, rdataclass.IN)
+        except MeshError:
+            continue
+        answered = True
+        found += [
+            parse_address(record.address)
+            for each in response.answer
+            if each.rdtype == kind
+            for record in each
+        ]
+    await asyncio.sleep(0)
+    return found if answered else None

@@ -1,0 +1,173 @@
+"""The proxy of one pod: its listeners there, and what came in by them.
+
+Rules: sockets are made in the pod, and used on the proxy's loop; all of them are open before the pod counts as
+taken up, or none; at its end every task and socket is gone.
+Does not belong here: redirecting traffic to the listeners (see `inpod.redirection`).
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+from netwarren.mesh.config import DNS_PORT, INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
+from netwarren.mesh.dns.decision import Naming
+from netwarren.mesh.dns.resolver import DnsResolver
+from netwarren.mesh.dns.server import DnsServer
+from netwarren.mesh.dns.upstream import Upstream
+from netwarren.mesh.hbone.pool import Pool
+from netwarren.mesh.hbone.transport import ServerTunnel
+from netwarren.mesh.inpod.sockets import PodSockets, is_transparent
+from netwarren.mesh.inpod.zds import WorkloadInfo
+from netwarren.mesh.model import SocketAddress, Workload
+from netwarren.mesh.proxy import inbound, outbound
+from netwarren.mesh.proxy.common import Common, Directory
+from netwarren.mesh.proxy.counting import DnsCounts
+from netwarren.mesh.state.inbound import InboundPlan
+from netwarren.mesh.telemetry.connections import Connections
+from netwarren.topology.addresses import Address
+
+Carry = Callable[["PodProxy", socket.socket], Awaitable[None]]
+
+_AT_ONCE = 64  # accepted from one listener before others have their turn
+
+
+class PodProxy:
+    """Carries the traffic of the pod ``uid`` between `start` and `stop`."""
+
+    def __init__(self, common: Common, uid: str, info: WorkloadInfo, netns: int) -> None:
+        config = common.config
+        self.common = common
+        self.uid = uid
+        self.info = info
+        self.label = f"{info.namespace}/{info.name}"
+        self.connections: Connections[InboundPlan] = Connections()
+        self.tunnels: set[ServerTunnel] = set()
+        self.preserves_source = config.require_original_source is not False
+        self.sockets = PodSockets(netns, f"pod {self.label}", mark=config.packet_mark, ipv6=config.ipv6)
+        self.pool = Pool(
+            lambda key: outbound.connect(self, key),
+            most_streams=config.pool_max_streams,
+            idle=config.pool_idle,
+        )
+        self.upstream = Upstream([SocketAddress(each, 53) for each in common.name_servers], self.sockets)
+        self._listeners: list[socket.socket] = []
+        self._dns: DnsServer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen in the pod. Raises `KernelError` where that cannot be done, and then nothing is open."""
+        config = self.common.config
+        ipv6 = self.sockets.ipv6_enabled
+        everywhere = ip_address("::" if ipv6 else "0.0.0.0")
+        carriers: list[tuple[int, Carry]] = [(OUTBOUND_PORT, outbound.carry)]
+        if config.mode == "shared":
+            carriers += [
+                (INBOUND_PLAINTEXT_PORT, inbound.carry_plaintext),
+                (INBOUND_HBONE_PORT, inbound.carry_hbone),
+            ]
+        with ExitStack() as undo:
+            undo.callback(self.sockets.close)
+            opened: list[tuple[socket.socket, Carry]] = []
+            for port, carry in carriers:
+                listener = self.sockets.listen(
+                    SocketAddress(everywhere, port), transparent=config.require_original_source
+                )
+                undo.callback(listener.close)
+                opened.append((listener, carry))
+            if config.dns_proxy:
+                self._dns = self._name_server(ipv6, undo)
+                await self._dns.start()
+            undo.pop_all()
+        self.preserves_source = self.preserves_source and is_transparent(opened[0][0])
+        loop = asyncio.get_running_loop()
+        for listener, carry in opened:
+            self._listeners.append(listener)
+            loop.add_reader(listener, self._accept, listener, carry)
+
+    async def stop(self, *, graceful: bool) -> None:
+        """Take nothing more, and end what there is: at once, or with time to finish by itself."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+        deadline = self.common.config.drain_deadline if graceful else 0.0
+        drains = [asyncio.ensure_future(tunnel.drain(deadline)) for tunnel in self.tunnels if graceful]
+        await self.connections.drain(deadline)
+        for tunnel in list(self.tunnels):
+            tunnel.abort()
+        await asyncio.gather(*drains, return_exceptions=True)
+        await self.pool.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._dns is not None:
+            await self._dns.close()
+        self.sockets.close()
+
+    async def workload(self) -> Workload | None:
+        """Who the pod is, once that is known; None where it is not within `ProxyConfig.workload_wait`."""
+        found = self._look()
+        if found is not None:
+            return found
+        try:
+            async with asyncio.timeout(self.common.config.workload_wait):
+                while (found := self._look()) is None:
+                    await self.common.changed()
+        except TimeoutError:
+            return None
+        return found
+
+    async def resolve(self, hostname: str) -> list[Address] | None:
+        """The addresses of a name that a workload goes by; None where nobody answers."""
+        return await outbound.resolve(self, hostname)
+
+    # --- inside ---
+
+    def _look(self) -> Workload | None:
+        state, info = self.common.state, self.info
+        return state.workload(self.uid) or state.workload_of(info.name, info.namespace, info.service_account)
+
+    def _accept(self, listener: socket.socket, carry: Carry) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, _peer = listener.accept()
+            except OSError:  # there is no more, or no descriptor for it: it waits, with others
+                return
+            accepted.setblocking(False)
+            task = asyncio.get_running_loop().create_task(self._carry(accepted, carry))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, accepted: socket.socket, carry: Carry) -> None:
+        try:
+            await carry(self, accepted)
+        except OSError:
+            pass  # the client had gone before it was looked at
+        except Exception as error:  # a mistake of ours: others go on, and the log tells
+            self.common.log.write("error", "ztunnel::proxy", f"{type(error).__name__}: {error}", {})
+        finally:
+            accepted.close()
+
+    def _name_server(self, ipv6: bool, undo: ExitStack) -> DnsServer:
+        config = self.common.config
+        datagrams, streams = [], []
+        for text, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))[: 2 if ipv6 else 1]:
+            address = SocketAddress(ip_address(text), DNS_PORT)
+            datagrams.append(self.sockets.datagram(address, family))
+            undo.callback(datagrams[-1].close)
+            streams.append(self.sockets.listen(address))
+            undo.callback(streams[-1].close)
+        resolver = DnsResolver(
+            workload=self.workload,
+            directory=Directory(self.common.state),
+            upstream=self.upstream,
+            metrics=DnsCounts(self.common.metrics),
+            naming=Naming(config.cluster_domain, ipv6=config.ipv6),
+            rng=self.common.rng,
+            workload_wait=config.workload_wait,
+        )
+        return DnsServer(resolver.answer, datagrams=datagrams, streams=streams)

@@ -1,0 +1,290 @@
+"""A node proxy that runs: one thread with one loop, the node agent's client, the pods it carries, its pages.
+
+Rules: nothing of a test's own loop is used, so that code that blocks that one is served all the same; state is
+changed on the proxy's loop, and who changes it waits until that is done.
+Does not belong here: which pods and services there are (see `netwarren.cluster.mesh`).
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import TypeVar
+
+from cryptography import x509
+
+from netwarren.errors import ClosedError, MeshError
+from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, ProxyConfig
+from netwarren.mesh.identity.secrets import Fetch, SecretManager
+from netwarren.mesh.inpod.sockets import PodSockets
+from netwarren.mesh.inpod.zds import WorkloadInfo
+from netwarren.mesh.inpod.zds_proxy import ZdsClient
+from netwarren.mesh.model import SocketAddress
+from netwarren.mesh.proxy.common import Common
+from netwarren.mesh.proxy.pod import PodProxy
+from netwarren.mesh.state.local_config import Config
+from netwarren.mesh.state.store import State
+from netwarren.mesh.telemetry.admin import Admin, ConfigDump
+from netwarren.mesh.telemetry.certificates import describe
+from netwarren.mesh.telemetry.http import HttpServer, Request, Response, empty
+from netwarren.mesh.telemetry.log import Log
+from netwarren.mesh.telemetry.metrics import Metrics
+from netwarren.mesh.telemetry.metrics_page import metrics_page
+from netwarren.mesh.telemetry.readiness import Readiness, readiness_page
+from netwarren.runtime import standing
+from netwarren.topology.addresses import Address
+
+T = TypeVar("T")
+
+WORKLOADS = "workload proxy manager"
+"""What is pending until the node agent's snapshot has come and all its pods are carried."""
+
+
+class Ztunnel:
+    """The proxy of one node, from `start` to `close`; its own pages are in the namespace behind ``netns``.
+
+    ``agent`` is the path of the node agent's socket, ``fetch`` where certificates come from.
+    """
+
+    def __init__(
+        self,
+        config: ProxyConfig,
+        *,
+        agent: str,
+        netns: int,
+        fetch: Fetch,
+        mesh: Config | None = None,
+        name_servers: tuple[Address, ...] = (),
+    ) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.log = Log(line_format=config.log_format)
+        self.readiness = Readiness(WORKLOADS)
+        self.state = State(mesh)
+        self.pods: dict[str, PodProxy] = {}
+        self.failure: BaseException | None = None
+        """Why it ended by itself, if it did."""
+        self._agent = agent
+        self._netns = netns
+        self._fetch = fetch
+        self._name_servers = name_servers
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._ending: asyncio.Event
+        self._graceful = True
+
+    def start(self) -> None:
+        """Start its thread, and return when its pages are there. Raises `NetwarrenError`."""
+        standing.home()  # its failure belongs to the caller
+        started: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(started,), name=f"netwarren-ztunnel-{self.config.node}", daemon=True
+        )
+        self._thread.start()
+        started.result()
+
+    def close(self, *, graceful: bool = False) -> None:
+        """End it: with time for connections to end by themselves (``graceful``), or at once. Again is fine."""
+        if self._thread is None:
+            return
+        self._graceful = graceful
+        with suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def change(self, change: Callable[[State], None]) -> None:
+        """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end."""
+
+        async def apply() -> None:
+            change(self.state)
+            self._common.announce()
+            for pod in self.pods.values():
+                pod.connections.reevaluate(
+                    lambda plan: self.state.authorize(plan.workload, plan.facts).allowed
+                )
+
+        self.call(apply)
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Await ``function()`` on the proxy's loop, from another thread. Raises `ClosedError` if it has ended."""
+
+        async def run() -> T:
+            return await function()
+
+        if not self.running or threading.current_thread() is self._thread:
+            raise ClosedError(f"the node proxy of {self.config.node!r}", "has ended", "deploy it anew")
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    def __repr__(self) -> str:
+        state = f"{len(self.pods)} pods" if self.running else "ended"
+        return f"<Ztunnel of {self.config.node}: {state}>"
+
+    # --- for the node agent ---
+
+    async def start_pod(self, uid: str, info: WorkloadInfo, netns: int) -> None:
+        pod = PodProxy(self._common, uid, info, netns)
+        await pod.start()
+        self.pods[uid] = pod
+        self.metrics.proxies_started.labels().add()
+        self._count()
+        workload = pod._look()
+        if workload is not None and (workload.protocol == "HBONE" or workload.native_tunnel):
+            self._common.secrets.prefetch(workload.identity)
+
+    async def stop_pod(self, uid: str, *, graceful: bool) -> None:
+        pod = self.pods.pop(uid, None)
+        if pod is not None:
+            await pod.stop(graceful=graceful)
+            self.metrics.proxies_stopped.labels().add()
+            self._count()
+
+    # --- on its thread ---
+
+    def _run(self, started: "Future[None]") -> None:
+        try:
+            standing.live_in(standing.home())
+            with asyncio.Runner() as runner:
+                runner.run(self._main(started))
+        except BaseException as error:
+            self.failure = error
+            if not started.done():
+                started.set_exception(error)
+
+    async def _main(self, started: "Future[None]") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        secrets = SecretManager(self._fetch)
+        self._common = Common(
+            self.config, self.state, secrets, self.metrics, self.log, name_servers=self._name_servers
+        )
+        sockets = PodSockets(
+            self._netns, f"the node proxy of {self.config.node}", mark=None, ipv6=self.config.ipv6
+        )
+        servers: list[HttpServer] = []
+        client = ZdsClient(self._agent, _Pods(self), on_ready=self._on_ready)
+        self._client = client
+        following: asyncio.Task[None] | None = None
+        try:
+            for server in self._pages(sockets):
+                servers.append(server)
+                await server.start()
+            following = asyncio.ensure_future(client.run())
+            started.set_result(None)
+            ending = asyncio.ensure_future(self._ending.wait())
+            await asyncio.wait((following, ending), return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if (
+                following.done()
+                and not following.cancelled()
+                and (error := following.exception()) is not None
+            ):
+                self.failure = error
+                self._graceful = False
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.wait((following,))
+            await client.stop_all(graceful=self._graceful)
+            for server in servers:
+                await server.close(grace=0.2)
+            await secrets.close()
+            sockets.close()
+
+    def _on_ready(self, ready: bool) -> None:
+        if ready:
+            self.readiness.done(WORKLOADS)
+        else:
+            self.readiness.begin(WORKLOADS)
+
+    def _count(self) -> None:
+        self.metrics.proxies_active.labels().set(len(self.pods))
+        self.metrics.proxies_pending.labels().set(len(self._client.states.pending))
+
+    def _pages(self, sockets: PodSockets) -> list[HttpServer]:
+        ipv6 = sockets.ipv6_enabled
+        everywhere = ip_address("::" if ipv6 else "0.0.0.0")
+        admin = Admin(self.log, self._shut_down, self._dump())
+
+        def metrics(request: Request) -> Response:
+            if request.method not in ("GET", "HEAD"):
+                return empty(HTTPStatus.METHOD_NOT_ALLOWED)
+            return metrics_page(self.metrics, request)
+
+        return [
+            HttpServer(sockets.listen(SocketAddress(ip_address("127.0.0.1"), ADMIN_PORT)), admin.page),
+            HttpServer(sockets.listen(SocketAddress(everywhere, METRICS_PORT)), metrics),
+            HttpServer(
+                sockets.listen(SocketAddress(everywhere, READINESS_PORT)),
+                lambda request: readiness_page(self.readiness, request),
+            ),
+        ]
+
+    def _shut_down(self) -> None:
+        self._graceful = True
+        self._ending.set()
+
+    def _dump(self) -> ConfigDump:
+        def part(name: str) -> Callable[[], object]:
+            return lambda: self.state.dump().get(name, [])
+
+        def certificates() -> list[object]:
+            return [
+                describe(
+                    each.identity,
+                    each.state,
+                    []
+                    if each.certificate is None
+                    else map(x509.load_der_x509_certificate, each.certificate.chain),
+                    []
+                    if each.certificate is None
+                    else map(x509.load_der_x509_certificate, each.certificate.roots),
+                )
+                for each in self._common.secrets.states()
+            ]
+
+        def workloads() -> dict[str, object]:
+            return {
+                uid: {
+                    "state": "Up",
+                    "connections": pod.connections.listing(),
+                    "info": {
+                        "name": pod.info.name,
+                        "namespace": pod.info.namespace,
+                        "serviceAccount": pod.info.service_account,
+                    },
+                }
+                for uid, pod in self.pods.items()
+            }
+
+        return ConfigDump(
+            workloads=part("workloads"),
+            services=part("services"),
+            policies=part("policies"),
+            staged_services=part("stagedServices"),
+            certificates=certificates,
+            workload_state=workloads,
+        )
+
+
+class _Pods:
+    """A proxy as the node agent's client takes it (`inpod.zds_proxy.Pods`)."""
+
+    def __init__(self, proxy: Ztunnel) -> None:
+        self._proxy = proxy
+
+    async def start(self, uid: str, info: WorkloadInfo, netns: int) -> None:
+        try:
+            await self._proxy.start_pod(uid, info, netns)
+        except MeshError as error:
+            raise MeshError(f"failed to start proxy : {error}") from error
+
+    async def stop(self, uid: str, *, graceful: bool) -> None:
+        await self._proxy.stop_pod(uid, graceful=graceful)
