@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import socket
 import ssl
 import sys
@@ -121,21 +120,9 @@ async def hbone_back(listener: socket.socket, port: int, context: ssl.SSLContext
 
 
 def run(coroutine_function, *arguments) -> multiprocessing.Process:
-    def target() -> None:
-        if not os.environ.get("PROFILE"):
-            asyncio.run(coroutine_function(*arguments))
-            return
-        import cProfile
-        import signal
-
-        profile = cProfile.Profile()
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-        try:
-            profile.runcall(asyncio.run, coroutine_function(*arguments))
-        finally:
-            profile.dump_stats(f"/tmp/hb-{coroutine_function.__name__}.prof")
-
-    process = multiprocessing.get_context("fork").Process(target=target, daemon=True)
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: asyncio.run(coroutine_function(*arguments)), daemon=True
+    )
     process.start()
     return process
 

@@ -13,10 +13,6 @@ reach it:
 * GOAWAY: after one in either direction `h2` lets no stream go on, where RFC 9113 (section 6.8) has them finish.
 """
 
-from typing import Literal
-
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.events import (
     Event as H2Event,
 )
@@ -35,7 +31,7 @@ from h2.events import (
     StreamEnded as H2StreamEnded,
 )
 from h2.exceptions import H2Error
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 
 from netwarren.mesh.config import Http2Settings
 from netwarren.mesh.hbone import frames
@@ -53,9 +49,8 @@ from netwarren.mesh.hbone.events import (
 )
 from netwarren.mesh.hbone.failure import ConnectionLost, Http2Failure, StreamGone
 from netwarren.mesh.hbone.frames import DataPiece, Frame, FrameSplitter
+from netwarren.mesh.hbone.headers import Role, begin, decoded, encoded, without_pseudo
 from netwarren.mesh.hbone.windows import ReceiveWindow, SendWindow
-
-Role = Literal["client", "server"]
 
 _FIRST_WINDOW = 65535  # of a connection, before any WINDOW_UPDATE (RFC 9113, section 6.9.2)
 _MOST_REPLIES = (
@@ -115,32 +110,10 @@ class Connection:
             most_data=settings.frame_size,
             most_other=max(self._most_headers, 16384),
         )
-        self._h2 = self._begin()
-
-    def _begin(self) -> H2Connection:
-        client = self.role == "client"
-        # header_encoding=None: as bytes, for a peer may send bytes that are no text.
-        h2 = H2Connection(H2Configuration(client_side=client, header_encoding=None))
-        announced = {
-            SettingCodes.INITIAL_WINDOW_SIZE: self.settings.stream_window,
-            SettingCodes.MAX_FRAME_SIZE: self.settings.frame_size,
-            SettingCodes.MAX_HEADER_LIST_SIZE: self._most_headers,
-        }
-        if client:
-            announced[SettingCodes.ENABLE_PUSH] = 0
-        else:
-            announced[SettingCodes.MAX_CONCURRENT_STREAMS] = self.settings.server_max_streams
-        h2.local_settings = Settings(client=client, initial_values=announced)
-        h2.decoder.max_header_list_size = self._most_headers
-        h2.initiate_connection()
-        # h2 ends the connection of a client that opens one stream too many; ours refuses the stream (8.1.4).
-        announced[SettingCodes.MAX_CONCURRENT_STREAMS] = 2 * self.settings.server_max_streams
-        h2.local_settings = Settings(client=client, initial_values=announced)
-        h2.max_inbound_frame_size = max(self._most_headers, 16384)
-        self._put(h2.data_to_send())
-        if more := self.settings.connection_window - _FIRST_WINDOW:
+        self._h2 = begin(role, settings, self._most_headers)
+        self._put_h2()
+        if more := settings.connection_window - _FIRST_WINDOW:
             self._put(frames.window_update(0, more))
-        return h2
 
     # --- what is sent ------------------------------------------------------------------------------
 
@@ -178,7 +151,7 @@ class Connection:
         try:
             stream_id = self._h2.get_next_available_stream_id()
             self._h2.send_headers(
-                stream_id, [(":method", "CONNECT"), (":authority", authority), *_encoded(headers)]
+                stream_id, [(":method", "CONNECT"), (":authority", authority), *encoded(headers)]
             )
         except H2Error as error:
             raise Http2Failure(f"no stream could be opened: {error}") from error
@@ -194,7 +167,7 @@ class Connection:
         """
         stream = self._of(stream_id)
         try:
-            self._h2.send_headers(stream_id, [(":status", str(status)), *_encoded(headers)], end_stream=end)
+            self._h2.send_headers(stream_id, [(":status", str(status)), *encoded(headers)], end_stream=end)
         except H2Error as error:
             raise StreamGone(f"the stream cannot be answered: {error}") from error
         self._put_h2()
@@ -396,11 +369,11 @@ class Connection:
             case H2Request():
                 self._receive_request(event, events)
             case H2Response():
-                fields = _decoded(event.headers)
+                fields = decoded(event.headers)
                 status = next((int(value) for name, value in fields if name == ":status"), 0)
                 if event.stream_id in self._streams:
                     ended = event.stream_ended is not None
-                    events.append(ResponseReceived(event.stream_id, status, _without_pseudo(fields), ended))
+                    events.append(ResponseReceived(event.stream_id, status, without_pseudo(fields), ended))
             case H2StreamEnded(stream_id=int(stream_id)):
                 if stream := self._streams.get(stream_id):
                     stream.remote_ended = True
@@ -419,7 +392,7 @@ class Connection:
 
     def _receive_request(self, event: H2Request, events: list[Event]) -> None:
         assert event.stream_id is not None
-        fields = _decoded(event.headers)
+        fields = decoded(event.headers)
         pseudo = {name: value for name, value in fields if name.startswith(":")}
         stream = self._new_stream()
         stream.remote_ended = event.stream_ended is not None
@@ -434,7 +407,7 @@ class Connection:
             events.append(RequestRejected(event.stream_id, pseudo.get(":method", "")))
             return
         stream.remote_ended = False  # told by the event of its own that follows
-        events.append(RequestReceived(event.stream_id, pseudo[":authority"], _without_pseudo(fields)))
+        events.append(RequestReceived(event.stream_id, pseudo[":authority"], without_pseudo(fields)))
 
     def _receive_reset(self, stream_id: int, code: int, events: list[Event]) -> None:
         stream = self._streams.get(stream_id)
@@ -482,16 +455,3 @@ class Connection:
         stream = self._streams.pop(stream_id, None)
         if stream is not None and stream.receiving.unread:
             self._consumed_of_connection(stream.receiving.unread)
-
-
-def _encoded(headers: Headers) -> list[tuple[str, str]]:
-    return [(name.lower(), value) for name, value in headers]
-
-
-def _decoded(headers: object) -> list[tuple[str, str]]:
-    assert isinstance(headers, list)
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-
-
-def _without_pseudo(fields: list[tuple[str, str]]) -> Headers:
-    return tuple(field for field in fields if not field[0].startswith(":"))
