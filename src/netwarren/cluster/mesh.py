@@ -64,6 +64,11 @@ class NodeProxy:
         """
         self._proxy.close(graceful=graceful)
 
+    def _redirect(self, pod: "Pod") -> None:
+        config = self._proxy.config
+        assert config.packet_mark is not None  # `Cluster.deploy_ztunnel` has seen to that
+        redirection.apply(pod.namespace_fd, pod.label, mark=config.packet_mark, dns=config.dns_proxy)
+
     def __repr__(self) -> str:
         state = "ready" if self.ready else "running" if self.running else "ended"
         return f"<NodeProxy on {self.pod.spec.node}: {state}>"
@@ -176,7 +181,7 @@ class Mesh:
                 info = WorkloadInfo(workload.name, workload.namespace, workload.service_account)
                 proxy.agent.add(workload.uid, info, pod.namespace_fd)
                 self._carried.add(pod.name)
-                redirection.apply(pod.namespace_fd, pod.label)
+                proxy._redirect(pod)
         except BaseException:
             self.pod_removed(pod)
             raise

@@ -60,7 +60,7 @@ class Meshing:
     def deploy_ztunnel_sync(self, node: str | Node, **config: Any) -> "NodeProxy":
         """`deploy_ztunnel` for code that is not async."""
         mesh = self.mesh
-        from netwarren.mesh.config import ProxyConfig
+        from netwarren.mesh.config import MARK_MASK, PACKET_MARK, REPLY_MARK, ProxyConfig
 
         fields = set(ProxyConfig.__dataclass_fields__) - {"node"}
         unknown = set(config) - fields
@@ -70,6 +70,12 @@ class Meshing:
             )
         if config.get("mode", "shared") != "shared":
             raise ConfigurationError("only mode='shared' is deployed: one proxy for all pods of a node")
+        mark = config.get("packet_mark", PACKET_MARK)
+        if mark is None or mark == REPLY_MARK or not 0 < mark <= MARK_MASK:
+            raise ConfigurationError(
+                f"packet_mark={mark!r} does not tell the proxy's packets from others; "
+                f"use one of 1 to {MARK_MASK:#x}, but not {REPLY_MARK:#x}"
+            )
         with self._lock:
             self._check_open()
             on = node if isinstance(node, Node) else self.node(node)

@@ -37,16 +37,18 @@ def apply(
     mode: Mode = "shared",
     families: Sequence[Family] | None = None,
     mark: int = PACKET_MARK,
+    dns: bool = True,
 ) -> None:
     """Redirect the pod behind the descriptor ``netns`` of its network namespace, which ``where`` calls by name.
 
     Where that was done already, the rules are as new. ``families`` are by default those that lo has there. With
     ``mode="shared"`` the replies get their way back, too: ``ip rule add fwmark 0x111/0xfff pref 32764 lookup
-    100`` and ``ip route add local default dev lo table 100``. Raises `KernelError`; the pod is as before then.
+    100`` and ``ip route add local default dev lo table 100``. ``dns`` False: questions for names go their way,
+    for a proxy that answers none. Raises `KernelError`; the pod is as before then.
     """
     namespace = hold(netns, where)
     try:
-        call_in(namespace, lambda: _apply(where, mode, families, mark))
+        call_in(namespace, lambda: _apply(where, mode, families, mark, dns))
     finally:
         namespace.close()
 
@@ -120,14 +122,14 @@ def _version(found: route.Route) -> Family:
 
 
 @functools.cache
-def _requests(mode: Mode, family: Family, mark: int) -> tuple[Request, ...]:
-    return tuple(_table(mode, family, mark))
+def _requests(mode: Mode, family: Family, mark: int, dns: bool) -> tuple[Request, ...]:
+    return tuple(_table(mode, family, mark, dns))
 
 
-def _table(mode: Mode, family: Family, mark: int) -> Iterator[Request]:
+def _table(mode: Mode, family: Family, mark: int, dns: bool) -> Iterator[Request]:
     word = WORDS[family]
     yield nftables.add_table(word, TABLE)
-    for chain in rules_of(mode, family, mark):
+    for chain in rules_of(mode, family, mark, dns=dns):
         yield nftables.add_base_chain(
             word, TABLE, chain.name, type=chain.type, hook=chain.hook, priority=chain.priority, needs=_NEEDS
         )
@@ -158,7 +160,7 @@ def _present_families() -> tuple[Family, ...]:
         return (4,)  # a kernel without IPv6
 
 
-def _apply(where: str, mode: Mode, families: Sequence[Family] | None, mark: int) -> None:
+def _apply(where: str, mode: Mode, families: Sequence[Family] | None, mark: int, dns: bool) -> None:
     wanted = _present_families() if families is None else families
     done: list[Request] = []
     with Netlink(where) as routes, Netlink(where, NETLINK_NETFILTER) as netfilter:
@@ -166,7 +168,7 @@ def _apply(where: str, mode: Mode, families: Sequence[Family] | None, mark: int)
             for add, undo in (each for family in wanted if mode == "shared" for each in _policy(family)):
                 if _tried(routes, add, errno.EEXIST):
                     done.append(undo)
-            requests = [each for family in wanted for each in _requests(mode, family, mark)]
+            requests = [each for family in wanted for each in _requests(mode, family, mark, dns)]
             nftables.commit(netfilter, [*_no_tables(netfilter), *requests])
         except BaseException:
             for undo in reversed(done):

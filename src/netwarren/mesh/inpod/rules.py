@@ -99,11 +99,11 @@ def _redirect(port: int) -> _Phrase:
 _ACCEPT: _Phrase = "accept", nft.accept()
 
 
-def shared_rules(family: Family, mark: int = PACKET_MARK) -> tuple[Chain, ...]:
+def shared_rules(family: Family, mark: int = PACKET_MARK, *, dns: bool = True) -> tuple[Chain, ...]:
     """The rules in a pod of a node whose proxy enters all its pods (ambient mode), for one family.
 
     What the pod opens goes to port 15001, what is opened to it to 15006, but for 15008, where the proxy listens
-    itself; names asked for by TCP and UDP go to 15053. What carries ``mark`` is the proxy's own and goes its
+    itself; names asked for by TCP and UDP go to 15053, if ``dns``. What carries ``mark`` is the proxy's own and goes its
     way; so do calls to 127.0.0.1, to the pod's own address, and the kubelet's probes. Replies of the application
     to the proxy, which speaks with the client's address, get `REPLY_MARK` and by it the way back (see `apply`).
     """
@@ -125,6 +125,12 @@ def shared_rules(family: Family, mark: int = PACKET_MARK) -> tuple[Chain, ...]:
     )
     not_lo: _Phrase = 'oifname != "lo"', nft.match_output_link("lo", negated=True)
     lo: _Phrase = 'oifname "lo"', nft.match_output_link("lo")
+    names: list[Rule] = []
+    if dns:
+        names = [
+            _rule(not_lo, _port("udp", _DNS), unmarked, _redirect(DNS_PORT)),
+            _rule(loopback, _port("tcp", _DNS), unmarked, _redirect(DNS_PORT)),
+        ]
     return (
         # Marks survive lo and no other link: these are the proxy's own connections to the application.
         Chain("mangle-prerouting", "filter", "prerouting", _MANGLE, (_rule(_marked(mark), remember),)),
@@ -158,8 +164,7 @@ def shared_rules(family: Family, mark: int = PACKET_MARK) -> tuple[Chain, ...]:
             _DSTNAT,
             (
                 *probes_out,
-                _rule(not_lo, _port("udp", _DNS), unmarked, _redirect(DNS_PORT)),
-                _rule(loopback, _port("tcp", _DNS), unmarked, _redirect(DNS_PORT)),
+                *names,
                 _rule(_tcp(), _marked(REPLY_MARK), _ACCEPT),
                 _rule(loopback, lo, _ACCEPT),
                 _rule(loopback, _tcp(), unmarked, _redirect(OUTBOUND_PORT)),
@@ -175,9 +180,9 @@ def dedicated_rules(family: Family, mark: int = PACKET_MARK) -> tuple[Chain, ...
     return (Chain("nat-output", "nat", "output", _DSTNAT, (redirect,)),)
 
 
-def rules_of(mode: Mode, family: Family, mark: int = PACKET_MARK) -> tuple[Chain, ...]:
+def rules_of(mode: Mode, family: Family, mark: int = PACKET_MARK, *, dns: bool = True) -> tuple[Chain, ...]:
     """`shared_rules` or `dedicated_rules`."""
-    return shared_rules(family, mark) if mode == "shared" else dedicated_rules(family, mark)
+    return shared_rules(family, mark, dns=dns) if mode == "shared" else dedicated_rules(family, mark)
 
 
 def as_text(mode: Mode, family: Family, mark: int = PACKET_MARK) -> str:
