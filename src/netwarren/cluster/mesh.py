@@ -11,7 +11,15 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from netwarren.errors import ConfigurationError, DuplicateName, MeshConfigError, NetwarrenError, UnknownName
+from netwarren.errors import (
+    ClosedError,
+    ConfigurationError,
+    DuplicateName,
+    MeshConfigError,
+    MeshError,
+    NetwarrenError,
+    UnknownName,
+)
 from netwarren.mesh.config import ProxyConfig
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.inpod import redirection
@@ -170,6 +178,11 @@ class Mesh:
         """A pod has been wired: tell every proxy, and have its node's carry it. Raises; then it is as it was."""
         proxy = self.proxies.get(pod.spec.node)
         carried = captured and proxy is not None
+        if carried and proxy is not None and not proxy.running:
+            raise MeshError(
+                f"the node proxy of {pod.spec.node!r}, which would carry {pod.label}, has ended; remove its pod "
+                f"{proxy.pod.name!r} and deploy it anew, or add the pod with captured=False"
+            )
         workload = _changed(self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes})
         self._check(replace_in(self.config, workload))
         self._workloads[pod.name] = workload
@@ -240,8 +253,12 @@ class Mesh:
 
     def _tell(self, change: Callable[[State], None]) -> None:
         for proxy in self.proxies.values():
-            if proxy.running:
-                proxy._proxy.change(change)
+            try:
+                if proxy.running:
+                    proxy._proxy.change(change)
+            except ClosedError:
+                if proxy.running:
+                    raise  # else it has just ended, and needs to know nothing
 
     def _check(self, config: Config) -> None:
         check_references(config)

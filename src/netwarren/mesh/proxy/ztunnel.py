@@ -8,7 +8,7 @@ Does not belong here: which pods and services there are (see `netwarren.cluster.
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -75,6 +75,7 @@ class Ztunnel:
         self._loop: asyncio.AbstractEventLoop
         self._ending: asyncio.Event
         self._graceful = True
+        self._ended: Future[None] = Future()
 
     def start(self) -> None:
         """Start its thread, and return when its pages are there. Raises `NetwarrenError`."""
@@ -98,7 +99,7 @@ class Ztunnel:
     @property
     def running(self) -> bool:
         """Whether it has been started and has not ended."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and not self._ended.done()
 
     def change(self, change: Callable[[State], None]) -> None:
         """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end."""
@@ -119,9 +120,21 @@ class Ztunnel:
         async def run() -> T:
             return await function()
 
+        ended = ClosedError(f"the node proxy of {self.config.node!r}", "has ended", "deploy it anew")
         if not self.running or threading.current_thread() is self._thread:
-            raise ClosedError(f"the node proxy of {self.config.node!r}", "has ended", "deploy it anew")
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+            raise ended
+        asked = run()
+        try:
+            answer = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        except RuntimeError:  # the loop was closed just now
+            asked.close()
+            raise ended from None
+        wait((answer, self._ended), return_when=FIRST_COMPLETED)  # a loop that ends may not look at it at all
+        if answer.cancelled() or not answer.done():
+            self._ended.result()
+            asked.close()
+            raise ended
+        return answer.result()
 
     def __repr__(self) -> str:
         state = f"{len(self.pods)} pods" if self.running else "ended"
@@ -157,6 +170,8 @@ class Ztunnel:
             self.failure = error
             if not started.done():
                 started.set_exception(error)
+        finally:
+            self._ended.set_result(None)
 
     async def _main(self, started: "Future[None]") -> None:
         self._loop = asyncio.get_running_loop()
