@@ -165,6 +165,7 @@ class Mesh:
                 fetch=self.authority.fetcher(lifetime=config.certificate_lifetime),
                 mesh=self.config,
                 name_servers=tuple(servers[family] for family in self._cluster.families),
+                own=(self.workload(pod).uid, _info(self.workload(pod))),
             )
             undo.callback(proxy.close)
             proxy.start()
@@ -191,8 +192,7 @@ class Mesh:
             self._tell(lambda state: state.add_workload(workload))
             self.follow_services()
             if carried and proxy is not None:
-                info = WorkloadInfo(workload.name, workload.namespace, workload.service_account)
-                proxy.agent.add(workload.uid, info, pod.namespace_fd)
+                proxy.agent.add(workload.uid, _info(workload), pod.namespace_fd)
                 self._carried.add(pod.name)
                 proxy._redirect(pod)
         except BaseException:
@@ -295,6 +295,10 @@ class Mesh:
                 services=changes.get("services", behind.get(name, {})),
                 status=changes.get("status", "Healthy" if ready.get(name, True) else "Unhealthy"),
             )
+
+
+def _info(workload: Workload) -> WorkloadInfo:
+    return WorkloadInfo(workload.name, workload.namespace, workload.service_account)
 
 
 def replace_in(config: Config, workload: Workload) -> Config:

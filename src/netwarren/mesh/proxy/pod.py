@@ -34,9 +34,15 @@ _AT_ONCE = 64  # accepted from one listener before others have their turn
 
 
 class PodProxy:
-    """Carries the traffic of the pod ``uid`` between `start` and `stop`."""
+    """Carries the traffic of the pod ``uid`` between `start` and `stop`.
 
-    def __init__(self, common: Common, uid: str, info: WorkloadInfo, netns: int) -> None:
+    ``own``: it is the pod that the node proxy itself lives in, which is not redirected: HBONE is taken there, for
+    its pages, and nothing else; and these see the proxy's address, not the client's.
+    """
+
+    def __init__(
+        self, common: Common, uid: str, info: WorkloadInfo, netns: int, *, own: bool = False
+    ) -> None:
         config = common.config
         self.common = common
         self.uid = uid
@@ -44,7 +50,7 @@ class PodProxy:
         self.label = f"{info.namespace}/{info.name}"
         self.connections: Connections[InboundPlan] = Connections()
         self.tunnels: set[ServerTunnel] = set()
-        self.preserves_source = config.require_original_source is not False
+        self.preserves_source = config.require_original_source is not False and not own
         self.sockets = PodSockets(netns, f"pod {self.label}", mark=config.packet_mark, ipv6=config.ipv6)
         self.pool = Pool(
             lambda key: outbound.connect(self, key),
@@ -52,6 +58,7 @@ class PodProxy:
             idle=config.pool_idle,
         )
         self.upstream = Upstream([SocketAddress(each, 53) for each in common.name_servers], self.sockets)
+        self._own = own
         self._listeners: list[socket.socket] = []
         self._dns: DnsServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,22 +68,21 @@ class PodProxy:
         config = self.common.config
         ipv6 = self.sockets.ipv6_enabled
         everywhere = ip_address("::" if ipv6 else "0.0.0.0")
-        carriers: list[tuple[int, Carry]] = [(OUTBOUND_PORT, outbound.carry)]
-        if config.mode == "shared":
-            carriers += [
-                (INBOUND_PLAINTEXT_PORT, inbound.carry_plaintext),
-                (INBOUND_HBONE_PORT, inbound.carry_hbone),
-            ]
+        hbone: tuple[int, Carry] = (INBOUND_HBONE_PORT, inbound.carry_hbone)
+        carriers: list[tuple[int, Carry]] = [hbone]
+        if not self._own:
+            carriers = [(OUTBOUND_PORT, outbound.carry)]
+            if config.mode == "shared":
+                carriers += [(INBOUND_PLAINTEXT_PORT, inbound.carry_plaintext), hbone]
+        transparent = False if self._own else config.require_original_source
         with ExitStack() as undo:
             undo.callback(self.sockets.close)
             opened: list[tuple[socket.socket, Carry]] = []
             for port, carry in carriers:
-                listener = self.sockets.listen(
-                    SocketAddress(everywhere, port), transparent=config.require_original_source
-                )
+                listener = self.sockets.listen(SocketAddress(everywhere, port), transparent=transparent)
                 undo.callback(listener.close)
                 opened.append((listener, carry))
-            if config.dns_proxy:
+            if config.dns_proxy and not self._own:
                 self._dns = self._name_server(ipv6, undo)
                 await self._dns.start()
             undo.pop_all()

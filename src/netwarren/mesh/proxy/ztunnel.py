@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography import x509
 
@@ -46,7 +46,8 @@ WORKLOADS = "workload proxy manager"
 class Ztunnel:
     """The proxy of one node, from `start` to `close`; its own pages are in the namespace behind ``netns``.
 
-    ``agent`` is the path of the node agent's socket, ``fetch`` where certificates come from.
+    ``agent`` is the path of the node agent's socket, ``fetch`` where certificates come from. ``own`` is the uid of
+    the pod that it lives in, and who that is: it takes HBONE there, for its pages; None: it does not.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Ztunnel:
         fetch: Fetch,
         mesh: Config | None = None,
         name_servers: tuple[Address, ...] = (),
+        own: tuple[str, WorkloadInfo] | None = None,
     ) -> None:
         self.config = config
         self.metrics = Metrics()
@@ -71,6 +73,8 @@ class Ztunnel:
         self._netns = netns
         self._fetch = fetch
         self._name_servers = name_servers
+        self._own = own
+        self._own_proxy: PodProxy | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ending: asyncio.Event
@@ -107,7 +111,8 @@ class Ztunnel:
         async def apply() -> None:
             change(self.state)
             self._common.announce()
-            for pod in self.pods.values():
+            own = () if self._own_proxy is None else (self._own_proxy,)
+            for pod in (*self.pods.values(), *own):
                 pod.connections.reevaluate(
                     lambda plan: self.state.authorize(plan.workload, plan.facts).allowed
                 )
@@ -129,7 +134,8 @@ class Ztunnel:
         except RuntimeError:  # the loop was closed just now
             asked.close()
             raise ended from None
-        wait((answer, self._ended), return_when=FIRST_COMPLETED)  # a loop that ends may not look at it at all
+        either: tuple[Future[Any], ...] = (answer, self._ended)
+        wait(either, return_when=FIRST_COMPLETED)  # a loop that ends may not look at it at all
         if answer.cancelled() or not answer.done():
             self._ended.result()
             asked.close()
@@ -191,6 +197,10 @@ class Ztunnel:
             for server in self._pages(sockets):
                 servers.append(server)
                 await server.start()
+            if self._own is not None:
+                own = PodProxy(self._common, *self._own, self._netns, own=True)
+                await own.start()
+                self._own_proxy = own
             following = asyncio.ensure_future(client.run())
             started.set_result(None)
             ending = asyncio.ensure_future(self._ending.wait())
@@ -208,6 +218,8 @@ class Ztunnel:
                 following.cancel()
                 await asyncio.wait((following,))
             await client.stop_all(graceful=self._graceful)
+            if self._own_proxy is not None:
+                await self._own_proxy.stop(graceful=self._graceful)
             for server in servers:
                 await server.close(grace=0.2)
             await secrets.close()
