@@ -28,7 +28,7 @@ from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.model import NamespacedName, NetworkAddress, Policy, Service, Workload
 from netwarren.mesh.proxy.ztunnel import Ztunnel
 from netwarren.mesh.state.local_config import Config
-from netwarren.mesh.state.references import check_references
+from netwarren.mesh.state.references import check_workload
 from netwarren.mesh.state.store import State
 from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
 
@@ -123,7 +123,7 @@ class Mesh:
         with self._cluster._lock:
             before = self.workload(pod)
             after = _changed(before, changes)
-            self._check(replace_in(self.config, after))
+            self._check(after)
             self._changes[before.name] = {**self._changes.get(before.name, {}), **changes}
             self._workloads[before.name] = after
             self._tell(lambda state: state.add_workload(after))
@@ -185,7 +185,7 @@ class Mesh:
                 f"{proxy.pod.name!r} and deploy it anew, or add the pod with captured=False"
             )
         workload = _changed(self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes})
-        self._check(replace_in(self.config, workload))
+        self._check(workload)
         self._workloads[pod.name] = workload
         self._changes[pod.name] = {**({"protocol": "HBONE"} if carried else {}), **changes}
         try:
@@ -260,8 +260,15 @@ class Mesh:
                 if proxy.running:
                     raise  # else it has just ended, and needs to know nothing
 
-    def _check(self, config: Config) -> None:
-        check_references(config)
+    def _check(self, workload: Workload) -> None:
+        # The workload is among those that there are: it may be its own waypoint.
+        if (
+            workload.waypoint
+            or workload.network_gateway
+            or workload.services
+            or workload.authorization_policies
+        ):
+            check_workload(replace_in(self.config, workload), workload)
 
     def _workload(self, pod: "Pod") -> Workload:
         return Workload(

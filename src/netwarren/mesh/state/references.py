@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 from netwarren.errors import MeshConfigError
-from netwarren.mesh.model import GatewayAddress, NetworkAddress
+from netwarren.mesh.model import GatewayAddress, NetworkAddress, Workload
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 
@@ -21,25 +21,19 @@ def check_references(config: Config) -> None:
         raise MeshConfigError("\n".join(found))
 
 
+def check_workload(config: Config, workload: Workload) -> None:
+    """As `check_references`, of ``workload`` alone: what others name may be gone by now, which is not its fault."""
+    found = list(_of_workload(State(config), config, workload, f"workload {workload.name!r}"))
+    if found:
+        raise MeshConfigError("\n".join(found))
+
+
 def problems(config: Config) -> Iterator[str]:
     """A sentence for each name in ``config`` that names nothing, and for each key that is used twice."""
     state = State(config)
-    hostnames = [str(each.key) for each in config.services] + [
-        f"{each.namespace}/{each.hostname}" for each in config.workloads if each.hostname
-    ]
+    hostnames = _hostnames(config)
     for place, workload in enumerate(config.workloads):
-        at = f"workloads[{place}]"
-        yield from _gateway(state, workload.waypoint, f"{at}.waypoint.destination", hostnames)
-        yield from _gateway(state, workload.network_gateway, f"{at}.networkGateway.destination", hostnames)
-        for key in workload.services:
-            if state.service(key) is None:
-                yield f"{at}.services: no service is called {key}{_near(str(key), hostnames)}"
-        for number, key in enumerate(workload.authorization_policies):
-            if state.policy(key) is None:
-                known = [str(each.key) for each in config.policies]
-                yield (
-                    f"{at}.authorizationPolicies[{number}]: no policy is called {key}{_near(str(key), known)}"
-                )
+        yield from _of_workload(state, config, workload, f"workloads[{place}]")
     for place, service in enumerate(config.services):
         at = f"services[{place}]"
         yield from _gateway(state, service.waypoint, f"{at}.waypoint.destination", hostnames)
@@ -49,6 +43,25 @@ def problems(config: Config) -> Iterator[str]:
     yield from _twice("workloads", "uid", (each.uid for each in config.workloads))
     yield from _twice("services", "namespace and hostname", (str(each.key) for each in config.services))
     yield from _twice("policies", "namespace and name", (str(each.key) for each in config.policies))
+
+
+def _of_workload(state: State, config: Config, workload: Workload, at: str) -> Iterator[str]:
+    hostnames = _hostnames(config)
+    yield from _gateway(state, workload.waypoint, f"{at}.waypoint.destination", hostnames)
+    yield from _gateway(state, workload.network_gateway, f"{at}.networkGateway.destination", hostnames)
+    for key in workload.services:
+        if state.service(key) is None:
+            yield f"{at}.services: no service is called {key}{_near(str(key), hostnames)}"
+    for number, key in enumerate(workload.authorization_policies):
+        if state.policy(key) is None:
+            known = [str(each.key) for each in config.policies]
+            yield f"{at}.authorizationPolicies[{number}]: no policy is called {key}{_near(str(key), known)}"
+
+
+def _hostnames(config: Config) -> list[str]:
+    return [str(each.key) for each in config.services] + [
+        f"{each.namespace}/{each.hostname}" for each in config.workloads if each.hostname
+    ]
 
 
 def _gateway(state: State, gateway: GatewayAddress | None, path: str, hostnames: list[str]) -> Iterator[str]:
