@@ -7,7 +7,7 @@ Does not belong here: which pods and services there are (see `netwarren.cluster.
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from http import HTTPStatus
@@ -235,7 +235,8 @@ class Ztunnel:
         self.metrics.proxies_active.labels().set(len(self.pods))
         self.metrics.proxies_pending.labels().set(len(self._client.states.pending))
 
-    def _pages(self, sockets: PodSockets) -> list[HttpServer]:
+    def _pages(self, sockets: PodSockets) -> Iterator[HttpServer]:
+        """One by one, so that each is somebody's when the next cannot be made."""
         ipv6 = sockets.ipv6_enabled
         everywhere = ip_address("::" if ipv6 else "0.0.0.0")
         admin = Admin(self.log, self._shut_down, self._dump())
@@ -245,14 +246,12 @@ class Ztunnel:
                 return empty(HTTPStatus.METHOD_NOT_ALLOWED)
             return metrics_page(self.metrics, request)
 
-        return [
-            HttpServer(sockets.listen(SocketAddress(ip_address("127.0.0.1"), ADMIN_PORT)), admin.page),
-            HttpServer(sockets.listen(SocketAddress(everywhere, METRICS_PORT)), metrics),
-            HttpServer(
-                sockets.listen(SocketAddress(everywhere, READINESS_PORT)),
-                lambda request: readiness_page(self.readiness, request),
-            ),
-        ]
+        yield HttpServer(sockets.listen(SocketAddress(ip_address("127.0.0.1"), ADMIN_PORT)), admin.page)
+        yield HttpServer(sockets.listen(SocketAddress(everywhere, METRICS_PORT)), metrics)
+        yield HttpServer(
+            sockets.listen(SocketAddress(everywhere, READINESS_PORT)),
+            lambda request: readiness_page(self.readiness, request),
+        )
 
     def _shut_down(self) -> None:
         self._graceful = True
