@@ -33,3 +33,16 @@ def talk(client: Pod, host: str, port: int = 8080, said: bytes = b"hello") -> tu
             answer += data
     seen, _, rest = answer.partition(b"\n")
     return seen.decode(), rest
+
+
+def ended(client: Pod, host: str, port: int) -> bool:
+    """Whether who says something is cut off without a word.
+
+    By a reset if the proxy sees it before it refuses, as ztunnel does; a refusal may be as fast as the client.
+    """
+    with client, socket.create_connection((host, port), timeout=20) as connection:
+        try:
+            connection.sendall(b"hello")
+            return connection.recv(10) == b""
+        except (ConnectionResetError, BrokenPipeError):
+            return True

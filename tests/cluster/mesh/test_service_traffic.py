@@ -6,7 +6,7 @@ import pytest
 
 from netwarren import Cluster
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
-from tests.cluster.mesh.conftest import double, talk
+from tests.cluster.mesh.conftest import double, ended, talk
 
 
 def test_a_headless_service_goes_by_the_addresses_of_its_pods(cluster: Cluster) -> None:
@@ -25,10 +25,7 @@ def test_a_port_that_a_service_has_not_is_no_way_to_its_pods(cluster: Cluster) -
     client = cluster.add_pod("client", "node-a")
     cluster.add_pod("web", "node-a", labels={"app": "web"}).start(double())
     service = cluster.add_service("web", selector={"app": "web"}, ports={80: 8080})
-    with client, socket.create_connection((service.ip, 8080), timeout=20) as connection:
-        connection.sendall(b"hello")
-        with pytest.raises(ConnectionResetError):
-            connection.recv(10)
+    assert ended(client, service.ip, 8080)
     expect_record_sync(
         proxy.log, "connection failed", where=lambda each: "no healthy upstream" in str(each.fields["error"])
     )
