@@ -505,3 +505,25 @@ def test_what_is_no_http2_is_told_why_and_ends_the_connection(data: bytes, code:
     assert code in (None, caught.value.code)
     assert goaway_of(server.take())[1] == caught.value.code
     assert server.receive(data, 0.0) == []
+
+
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+def test_a_client_that_reads_no_refusals_is_sent_away_before_they_pile_up(method: str) -> None:
+    client, server = h2_client()
+    path = [(":scheme", "https"), (":path", "/")] if method == "GET" else []
+    client.clear_outbound_data_buffer()
+
+    def ask(number: int) -> None:
+        client.send_headers(number, [(":method", method), (":authority", "nobody"), *path])
+        request = client.data_to_send()
+        client.reset_stream(number)  # that it forgets it, too; not sent
+        client.clear_outbound_data_buffer()
+        for event in server.receive(request, 0.0):
+            if isinstance(event, RequestReceived):
+                server.respond(event.stream_id, 400, end=True)
+
+    with pytest.raises(Http2Failure) as caught:
+        for number in range(1, 10_001, 2):
+            ask(number)
+    assert caught.value.code == frames.ENHANCE_YOUR_CALM
+    assert server.pending < 100_000

@@ -56,6 +56,7 @@ _FIRST_WINDOW = 65535  # of a connection, before any WINDOW_UPDATE (RFC 9113, se
 _MOST_REPLIES = (
     64 << 10
 )  # bytes of answers (to pings, settings, ...) that may wait for a peer that does not read
+_REFUSAL = 32  # of them for a request that is answered no: HEADERS and RST_STREAM, about
 _MOST_OFFENCES = 100  # streams that a client may reset unanswered, or open beyond the most (CVE-2023-44487)
 _KEEPALIVE = b"alive..."
 _DRAIN = b"drain..."
@@ -174,6 +175,7 @@ class Connection:
         stream.answered = True
         self._offences = max(0, self._offences - 1)
         if end:
+            self._replies += _REFUSAL
             stream.local_ended = True
             if stream.remote_ended:
                 self._forget(stream_id)
@@ -358,11 +360,11 @@ class Connection:
     def _pass_to_h2(self, raw: bytes, events: list[Event], now: float) -> None:
         for event in self._h2.receive_data(raw):
             self._translate(event, events, now)
-        if reply := self._h2.data_to_send():
-            self._replies += len(reply)
-            self._put(reply)
-            if self._replies > _MOST_REPLIES:
-                raise Http2Failure("the peer asks faster than it reads the answers", frames.ENHANCE_YOUR_CALM)
+        reply = self._h2.data_to_send()
+        self._replies += len(reply)
+        self._put(reply)
+        if self._replies > _MOST_REPLIES:
+            raise Http2Failure("the peer asks faster than it reads the answers", frames.ENHANCE_YOUR_CALM)
 
     def _translate(self, event: H2Event, events: list[Event], now: float) -> None:
         match event:

@@ -263,8 +263,9 @@ class ServerTunnel:
             case RequestReceived(stream_id, authority, headers):
                 stream = self._session.open_stream_object(stream_id)
                 request = ConnectRequest(self._session, stream, authority, headers)
-                task = asyncio.get_running_loop().create_task(self._handle(stream_id, request, stream))
+                task = asyncio.get_running_loop().create_task(self._handle(request, stream))
                 self._handlers[stream_id] = request, task
+                task.add_done_callback(lambda _: self._handled(stream_id, request))
             case RequestRejected(_, method):
                 if self._on_rejected is not None:
                     self._on_rejected(method)
@@ -274,14 +275,18 @@ class ServerTunnel:
             case GoAwayReceived():
                 pass  # a client that opens no more streams, as it always may
 
-    async def _handle(self, stream_id: int, request: ConnectRequest, stream: TunnelStream) -> None:
+    async def _handle(self, request: ConnectRequest, stream: TunnelStream) -> None:
         try:
             await self._on_connect(request)
         finally:
-            del self._handlers[stream_id]
             if not request.answered:
                 request.refuse(503)
             await stream.close()
+
+    def _handled(self, stream_id: int, request: ConnectRequest) -> None:
+        del self._handlers[stream_id]
+        if not request.answered:  # cancelled before it began, so that nothing of it has run
+            request.refuse(503)
 
     def _cancel_unanswered(self) -> None:
         for request, task in self._handlers.values():
