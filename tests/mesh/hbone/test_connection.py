@@ -527,3 +527,27 @@ def test_a_client_that_reads_no_refusals_is_sent_away_before_they_pile_up(method
             ask(number)
     assert caught.value.code == frames.ENHANCE_YOUR_CALM
     assert server.pending < 100_000
+
+
+@pytest.mark.parametrize("status", ["200", "503"])
+def test_a_content_length_means_nothing_in_the_answer_to_a_connect(status: str) -> None:
+    server = H2Connection(H2Configuration(client_side=False))
+    server.initiate_connection()
+    client = Connection("client", Http2Settings(), 0.0)
+    stream = client.open_stream("10.0.0.1:80", ())
+    server.receive_data(client.take())
+    server.send_headers(stream, [(":status", status), ("content-length", "5")])
+    server.send_data(stream, b"sorry", end_stream=True)
+    events = client.receive(server.data_to_send(), 0.0)
+    assert [event.status for event in events if isinstance(event, ResponseReceived)] == [int(status)]
+    assert [bytes(event.data) for event in events if isinstance(event, DataReceived)] == [b"sorry"]
+    assert any(isinstance(event, StreamEnded) for event in events)
+
+
+def test_a_content_length_means_nothing_in_a_connect() -> None:
+    client, server = h2_client()
+    client.send_headers(1, [*CONNECT, ("content-length", "5")])
+    client.send_data(1, b"much more than that", end_stream=True)
+    events = server.receive(client.data_to_send(), 0.0)
+    assert any(isinstance(event, RequestReceived) for event in events)
+    assert any(isinstance(event, StreamEnded) for event in events)

@@ -374,6 +374,7 @@ class Connection:
                 fields = decoded(event.headers)
                 status = next((int(value) for name, value in fields if name == ":status"), 0)
                 if event.stream_id in self._streams:
+                    self._ignore_content_length(event.stream_id)
                     ended = event.stream_ended is not None
                     events.append(ResponseReceived(event.stream_id, status, without_pseudo(fields), ended))
             case H2StreamEnded(stream_id=int(stream_id)):
@@ -408,8 +409,15 @@ class Connection:
             self.respond(event.stream_id, 400, end=True)
             events.append(RequestRejected(event.stream_id, pseudo.get(":method", "")))
             return
+        self._ignore_content_length(event.stream_id)
         stream.remote_ended = False  # told by the event of its own that follows
         events.append(RequestReceived(event.stream_id, pseudo[":authority"], without_pseudo(fields)))
+
+    def _ignore_content_length(self, stream_id: int) -> None:
+        # h2 compares it with DATA that does not reach it. It means nothing to a CONNECT (RFC 9110, 9.3.6), and a
+        # refusal's body is not read.
+        if (known := self._h2.streams.get(stream_id)) is not None:
+            known._expected_content_length = None
 
     def _receive_reset(self, stream_id: int, code: int, events: list[Event]) -> None:
         stream = self._streams.get(stream_id)

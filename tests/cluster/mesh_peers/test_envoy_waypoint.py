@@ -1,0 +1,138 @@
+"""Envoy as a waypoint: our node proxy brings a pod's connections to it, and who each of the two is gets checked."""
+
+import hashlib
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from netwarren import Cluster, Pod
+from netwarren.cluster.mesh import NodeProxy
+from netwarren.mesh.model import GatewayAddress, NetworkAddress
+from netwarren.mesh.telemetry.expect import expect_record_sync
+from netwarren.topology.addresses import parse_address
+from tests.cluster.mesh_peers import envoys
+from tests.cluster.mesh_peers.conftest import SECONDS, echo, identity
+
+COMPLETE = "connection complete"
+US = "spiffe://cluster.local/ns/default/sa/{}"
+
+
+class Way:
+    """``client`` is carried, ``server`` is not and echoes at port 8080; Envoy goes into ``waypoint``."""
+
+    def __init__(self, cluster: Cluster, log: Path) -> None:
+        self.cluster = cluster
+        self.log = log
+        self.proxy: NodeProxy = cluster.deploy_ztunnel_sync("node-a")
+        self.client = cluster.add_pod("client", "node-a")
+        self.server = cluster.add_pod("server", "node-b", captured=False)
+        self.waypoint = cluster.add_pod("waypoint", "node-b", captured=False)
+        self.server.start(echo)
+        gateway = GatewayAddress(NetworkAddress("", parse_address(str(self.waypoint.ip))), 15008)
+        cluster.mesh.update(self.server, waypoint=gateway)
+
+    def open(self, *, waypoint: str = "waypoint", client: str = "client") -> None:
+        """Start Envoy as the service account ``waypoint``, which lets in ``client``."""
+        certificate = self.cluster.mesh.authority.issue(identity(waypoint))
+        self.envoy = envoys.start_waypoint(self.waypoint, certificate, identity(client), self.log)
+
+
+@pytest.fixture
+def way(cluster: Cluster, tmp_path: Path) -> Way:
+    envoys.binary()
+    return Way(cluster, tmp_path / "access.log")
+
+
+def talk(client: Pod, host: str, data: bytes, port: int = 8080) -> bytes:
+    """What comes back of ``data``; ``b""`` where the connection is cut instead."""
+    with client, socket.create_connection((host, port), timeout=SECONDS) as connection:
+        answer = b""
+        try:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            while more := connection.recv(1 << 20):
+                answer += more
+        except TimeoutError:
+            raise
+        except OSError:
+            pass
+        return answer
+
+
+def test_connections_lead_through_envoy_to_where_they_were_going(way: Way) -> None:
+    way.open()
+    assert talk(way.client, str(way.server.ip), b"hello") == b"hello"
+    record = expect_record_sync(way.proxy.log, COMPLETE, {"direction": "outbound"})
+    assert record.fields["src.identity"] == US.format("client")
+    assert record.fields["dst.addr"] == f"{way.waypoint.ip}:15008"
+    assert record.fields["dst.hbone_addr"] == f"{way.server.ip}:8080"
+    assert record.fields["dst.identity"] == US.format("waypoint")
+    assert "error" not in record.fields
+
+
+def test_envoy_is_told_who_calls_and_for_what(way: Way) -> None:
+    way.open()
+    assert talk(way.client, str(way.server.ip), b"hello") == b"hello"
+    way.envoy.stop()  # that it has written what it had to
+    authority, who, status, baggage, forwarded = way.log.read_text().splitlines()[0].split()
+    assert (authority, who, status) == (f"{way.server.ip}:8080", US.format("client"), "200")
+    assert "k8s.pod.name=client" in baggage.split(",")
+    assert forwarded.startswith(f'for="{way.client.ip}:')
+
+
+def test_much_and_many_come_through_envoy_whole(way: Way) -> None:
+    way.open()
+    data = hashlib.shake_128(b"much").digest(1 << 20)
+    with ThreadPoolExecutor(8) as pool:
+        pieces = [data[number:] for number in range(24)]
+        answers = pool.map(lambda each: _in_turns(way.client, str(way.server.ip), each), pieces)
+        assert list(answers) == pieces
+
+
+def _in_turns(client: Pod, host: str, data: bytes) -> bytes:
+    with client, socket.create_connection((host, 8080), timeout=60) as connection:
+        answer = bytearray()
+        for start in range(0, len(data), 1 << 16):
+            connection.sendall(data[start : start + (1 << 16)])
+            while len(answer) < min(start + (1 << 16), len(data)):
+                answer += connection.recv(1 << 20)
+        return bytes(answer)
+
+
+def test_an_envoy_that_is_somebody_else_is_not_spoken_to(way: Way) -> None:
+    way.open(waypoint="impostor")
+    assert talk(way.client, str(way.server.ip), b"hello") == b""
+    record = expect_record_sync(way.proxy.log, COMPLETE, {"direction": "outbound"})
+    error = str(record.fields["error"])
+    assert US.format("waypoint") in error
+    assert US.format("impostor") in error
+
+
+def test_an_envoy_that_lets_in_others_only_cuts_us(way: Way) -> None:
+    way.open(client="somebody-else")
+    assert talk(way.client, str(way.server.ip), b"hello") == b""
+    record = expect_record_sync(way.proxy.log, COMPLETE, {"direction": "outbound"})
+    assert record.fields["error"]
+
+
+def test_envoys_refusal_has_a_body_and_its_other_streams_go_on(way: Way) -> None:
+    way.open()
+    with way.client, socket.create_connection((str(way.server.ip), 8080), timeout=SECONDS) as neighbour:
+        neighbour.sendall(b"one")
+        assert neighbour.recv(3, socket.MSG_WAITALL) == b"one"
+        assert talk(way.client, str(way.server.ip), b"hello", port=81) == b""
+        failed = expect_record_sync(way.proxy.log, COMPLETE, {"direction": "outbound"})
+        assert "http status: 503" in str(failed.fields["error"])
+        neighbour.sendall(b"two")
+        assert neighbour.recv(3, socket.MSG_WAITALL) == b"two"
+
+
+def test_an_envoy_that_went_and_came_again_is_found(way: Way) -> None:
+    way.open()
+    assert talk(way.client, str(way.server.ip), b"hello") == b"hello"
+    way.envoy.stop()
+    assert talk(way.client, str(way.server.ip), b"hello") == b""
+    way.open()
+    assert talk(way.client, str(way.server.ip), b"hello") == b"hello"
