@@ -36,6 +36,7 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python bench/bench.py $(ARGS)
 	$(BIN)/python bench/names.py
+	$(BIN)/python bench/mesh.py
 
 # The wheel, in an environment of its own, away from the clone.
 wheel: $(STAMP)
