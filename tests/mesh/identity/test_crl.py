@@ -13,10 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from netwarren.errors import MeshError
+from netwarren.mesh.failure import CertificateRevoked
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.certificate import Certificate, timestamp
 from netwarren.mesh.identity.crl import Revocations
-from netwarren.mesh.identity.failure import CertificateRevoked, HandshakeError
+from netwarren.mesh.identity.failure import HandshakeError
 from tests.mesh.identity.peers import CLIENT, SERVER
 
 KEY_USAGES = (

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from netwarren.errors import MeshError
+from netwarren.mesh.failure import CertificateRevoked
 from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.certificate import Certificate
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.failure import (
-    CertificateRevoked,
     HandshakeError,
     WrongIdentity,
     WrongTrustDomain,

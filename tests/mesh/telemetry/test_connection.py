@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from netwarren.mesh.failure import ConnectionFailed, PolicyRejected
+from netwarren.mesh.failure import ProxyError
+from netwarren.mesh.model import NamespacedName
+from netwarren.mesh.state.rbac import Verdict
+from netwarren.mesh.state.refusals import PolicyRejection
 from netwarren.mesh.telemetry.connection import Connection, Opened, early_deny
 from netwarren.mesh.telemetry.log import Log
 from netwarren.mesh.telemetry.metrics import Metrics
@@ -98,7 +101,7 @@ def test_a_connection_counts_as_opened_and_then_as_closed(metrics: Metrics, log:
 
 
 def test_an_error_is_logged_as_one_and_flags_the_end(metrics: Metrics, log: Log) -> None:
-    _opened(metrics, log, INBOUND).record(PolicyRejected("explicitly denied by: shop/no"))
+    _opened(metrics, log, INBOUND).record(PolicyRejection(Verdict(False, NamespacedName("shop", "no"))))
     record = log.records()[-1]
     assert (record.level, record.message) == ("error", "connection complete")
     assert list(record.fields)[-1] == "error"
@@ -133,7 +136,7 @@ def test_what_is_not_known_is_not_in_the_log(metrics: Metrics, log: Log) -> None
 def test_only_the_first_end_counts(metrics: Metrics, log: Log) -> None:
     connection = _opened(metrics, log)
     connection.record()
-    connection.record(ConnectionFailed("too late"))
+    connection.record(ProxyError("connection failed: too late"))
     del connection
     gc.collect()
     assert _count(metrics, "connections_closed") == 1
@@ -164,8 +167,8 @@ def test_leaving_its_block_ends_it_well(metrics: Metrics, log: Log) -> None:
 
 
 def test_an_error_that_leaves_its_block_is_its_end(metrics: Metrics, log: Log) -> None:
-    with pytest.raises(ConnectionFailed), _opened(metrics, log):
-        raise ConnectionFailed("refused")
+    with pytest.raises(ProxyError), _opened(metrics, log):
+        raise ProxyError("connection failed: refused")
     assert log.records()[-1].fields["error"] == "connection failed: refused"
 
 

@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from netwarren.errors import MeshError
+from netwarren.mesh.failure import CertificateRevoked
 from netwarren.mesh.identity.certificate import facts, parsed
-from netwarren.mesh.identity.failure import CertificateRevoked, HandshakeError
+from netwarren.mesh.identity.failure import HandshakeError
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _DER_SEQUENCE = b"\x30"

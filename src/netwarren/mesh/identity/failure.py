@@ -50,16 +50,6 @@ class WrongTrustDomain(TlsFailure):
         )
 
 
-class CertificateRevoked(MeshError):
-    """A certificate in the peer's chain is on its issuer's list; ``serial`` says which."""
-
-    flag = "CERT_REVOKED"
-
-    def __init__(self, serial: int) -> None:
-        self.serial = serial
-        super().__init__("connection closed: peer certificate revoked by CRL")
-
-
 class IdentityError(MeshError):
     """A workload's own certificate cannot be had; ``identity`` is its SPIFFE URI."""
 
