@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
 
-from netwarren.mesh.identity.certificate import Certificate, identities
+from netwarren.mesh.identity.certificate import Certificate, describe, identities
 from netwarren.mesh.identity.clock import Clock, WallClock
 from netwarren.mesh.identity.failure import IdentityError
 from netwarren.mesh.model import Identity
@@ -57,6 +57,16 @@ class SecretState:
     identity: Identity
     state: str
     certificate: Certificate | None
+
+    def described(self) -> dict[str, object]:
+        """One entry of ``certificates`` in ztunnel's ``/config_dump``: public parts only."""
+        chain, roots = (self.certificate.chain, self.certificate.roots) if self.certificate else ((), ())
+        return {
+            "identity": str(self.identity),
+            "state": self.state,
+            "certChain": [describe(each)._asdict() for each in chain],
+            "rootCerts": [describe(each)._asdict() for each in roots],
+        }
 
 
 @dataclass(slots=True, eq=False)

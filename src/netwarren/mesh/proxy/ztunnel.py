@@ -14,8 +14,6 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from cryptography import x509
-
 from netwarren.errors import ClosedError, MeshError
 from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, ProxyConfig
 from netwarren.mesh.identity.secrets import Fetch, SecretManager
@@ -28,7 +26,6 @@ from netwarren.mesh.proxy.pod import PodProxy
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.admin import Admin, ConfigDump
-from netwarren.mesh.telemetry.certificates import describe
 from netwarren.mesh.telemetry.http import HttpServer, Request, Response, empty
 from netwarren.mesh.telemetry.log import Log
 from netwarren.mesh.telemetry.metrics import Metrics
@@ -262,19 +259,7 @@ class Ztunnel:
             return lambda: self.state.dump().get(name, [])
 
         def certificates() -> list[object]:
-            return [
-                describe(
-                    each.identity,
-                    each.state,
-                    []
-                    if each.certificate is None
-                    else map(x509.load_der_x509_certificate, each.certificate.chain),
-                    []
-                    if each.certificate is None
-                    else map(x509.load_der_x509_certificate, each.certificate.roots),
-                )
-                for each in self._common.secrets.states()
-            ]
+            return [each.described() for each in self._common.secrets.states()]
 
         def workloads() -> dict[str, object]:
             return {

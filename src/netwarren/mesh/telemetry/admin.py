@@ -2,7 +2,7 @@
 
 Rules: what a page shows it gets from functions given to it, called when it is asked for; keys and answers are those
 of Istio's ztunnel.
-Does not belong here: what is shown; serving (see `http`), certificates as data (see `certificates`).
+Does not belong here: what is shown; serving (see `http`), certificates as data (see `identity`).
 """
 
 import html
@@ -60,7 +60,7 @@ class ConfigDump:
     version: Source = build_info
     config: Source = _nothing
     certificates: Source = _none
-    """A list of `certificates.describe`."""
+    """A list of `identity.secrets.SecretState.described`."""
     workload_state: Source = _nothing
     """``{uid: {"state": "Up"|"Pending", "connections": Connections.listing(), "info": {...}}}``."""
 

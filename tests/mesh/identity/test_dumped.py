@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from typing import cast
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from netwarren.mesh.identity.certificate import Certificate
+from netwarren.mesh.identity.secrets import SecretState
 from netwarren.mesh.model import Identity
-from netwarren.mesh.telemetry.certificates import AVAILABLE, INITIALIZING, describe, unavailable
 
 IDENTITY = Identity("cluster.local", "default", "client")
 
@@ -31,7 +32,9 @@ def _certificate(serial: int) -> x509.Certificate:
 
 def test_an_identity_is_dumped_with_its_chain_and_its_roots() -> None:
     leaf, root = _certificate(2**150 + 1), _certificate(7)
-    dump = describe(IDENTITY, AVAILABLE, [leaf], [root])
+    chain, roots = (each.public_bytes(serialization.Encoding.DER) for each in (leaf, root))
+    held = Certificate(IDENTITY, (chain,), (roots,), b"", 0, 0, leaf.serial_number)
+    dump = SecretState(IDENTITY, "Available", held).described()
     assert list(dump) == ["identity", "state", "certChain", "rootCerts"]
     assert dump["identity"] == "spiffe://cluster.local/ns/default/sa/client"
     assert dump["state"] == "Available"
@@ -46,8 +49,8 @@ def test_an_identity_is_dumped_with_its_chain_and_its_roots() -> None:
 
 
 def test_an_identity_without_a_certificate_says_why() -> None:
-    assert describe(IDENTITY, INITIALIZING)["state"] == "Initializing"
-    assert describe(IDENTITY, unavailable("CA is gone")) == {
+    assert SecretState(IDENTITY, "Initializing", None).described()["state"] == "Initializing"
+    assert SecretState(IDENTITY, "Unavailable: CA is gone", None).described() == {
         "identity": str(IDENTITY),
         "state": "Unavailable: CA is gone",
         "certChain": [],
