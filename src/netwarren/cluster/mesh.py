@@ -284,23 +284,21 @@ class Mesh:
         )
 
     def _read_services(self) -> None:
-        specs = [service.spec for service in self._cluster.services.values()]
-        self._services = {each.key: each for each in map(_service, specs)}
-        behind: dict[str, dict[NamespacedName, dict[int, int]]] = {}
-        ready: dict[str, bool] = {}
-        for handle in self._cluster.services.values():
-            spec = handle.spec
+        handles = self._cluster.services.values()
+        pods = self._cluster.pods
+        self._services = {_key(handle.spec): _service(handle.spec) for handle in handles}
+        behind: dict[str, dict[NamespacedName, Mapping[int, int]]] = {}
+        for handle in handles:
+            key = _key(handle.spec)
             for endpoint in handle.endpoints:
-                ports = {port.port: port.target for port in spec.ports if port.protocol == "tcp"}
-                behind.setdefault(endpoint.pod, {})[_key(spec)] = ports
-        for pod in self._cluster.pods.values():
-            ready[pod.name] = pod.ready
+                behind.setdefault(endpoint.pod, {})[key] = self._services[key].ports
         for name, workload in self._workloads.items():
             changes = self._changes.get(name, {})
+            healthy = name not in pods or pods[name].ready
             self._workloads[name] = replace(
                 workload,
                 services=changes.get("services", behind.get(name, {})),
-                status=changes.get("status", "Healthy" if ready.get(name, True) else "Unhealthy"),
+                status=changes.get("status", "Healthy" if healthy else "Unhealthy"),
             )
 
 

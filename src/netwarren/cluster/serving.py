@@ -136,6 +136,7 @@ class Serving:
             try:
                 if ready != before:
                     self._follow([pod])
+                    self._follow_in_mesh()
             except BaseException:
                 pod._ready = before
                 raise
@@ -144,7 +145,6 @@ class Serving:
         """Bring services up to date with a change of ``pods``."""
         if self._services is not None:
             self._services.follow([pod.spec for pod in pods if isinstance(pod, Pod)])
-        self._follow_in_mesh()
 
 
 def _several(pods: Iterable[str | Pod]) -> Iterable[str | Pod]:
