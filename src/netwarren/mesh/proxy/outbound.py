@@ -5,12 +5,10 @@ refused before it is known enough is only logged (an early deny).
 Does not belong here: the decision (see `state.outbound`), the tunnels (see `hbone`).
 """
 
-import asyncio
 import socket
 from typing import TYPE_CHECKING
 
 from netwarren.errors import MeshError
-from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone.copy import copy_both_ways
 from netwarren.mesh.hbone.double import open_within
 from netwarren.mesh.hbone.pool import PoolKey
@@ -68,17 +66,10 @@ async def carry(pod: "PodProxy", accepted: socket.socket) -> None:
             with Connection(common.metrics, common.log, opened) as connection:
                 async with registration:
                     far = await _open(pod, client, upstream)
-                    try:
-                        await copy_both_ways(
-                            stream,
-                            far,
-                            on_sent=connection.count_received,
-                            on_received=connection.count_sent,
-                        )
-                    except BaseException:
-                        far.abort()
-                        raise
-        except (MeshError, ProxyError, OSError):
+                    await copy_both_ways(
+                        stream, far, on_sent=connection.count_received, on_received=connection.count_sent
+                    )
+        except (MeshError, OSError):
             pass  # recorded
     finally:
         await stream.close()
@@ -98,7 +89,7 @@ async def _decide(pod: "PodProxy", client: SocketAddress, target: SocketAddress)
     common.metrics.on_demand_dns.labels(
         on_demand_dns_labels(upstream.source, upstream.address.hostname)
     ).add()
-    answers = await pod.resolve(upstream.address.hostname)
+    answers = await _resolve(pod, upstream.address.hostname)
     return outbound.resolved(upstream, answers, common.rng)
 
 
@@ -152,7 +143,7 @@ def _verifier(pod: "PodProxy", expected: frozenset[object]) -> Verify:
     return verify
 
 
-async def resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
+async def _resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
     """The addresses of a name, asked for from the pod; None where nobody answers."""
     from dns import name, rdataclass, rdatatype
 
@@ -170,5 +161,4 @@ async def resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
             if each.rdtype == kind
             for record in each
         ]
-    await asyncio.sleep(0)
     return found if answered else None

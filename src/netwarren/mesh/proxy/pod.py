@@ -26,7 +26,6 @@ from netwarren.mesh.proxy.common import Common, Directory
 from netwarren.mesh.proxy.counting import DnsCounts
 from netwarren.mesh.state.inbound import InboundPlan
 from netwarren.mesh.telemetry.connections import Connections
-from netwarren.topology.addresses import Address
 
 Carry = Callable[["PodProxy", socket.socket], Awaitable[None]]
 
@@ -114,28 +113,25 @@ class PodProxy:
             await self._dns.close()
         self.sockets.close()
 
+    def known(self) -> Workload | None:
+        """Who the pod is, as far as that is known now."""
+        state, info = self.common.state, self.info
+        return state.workload(self.uid) or state.workload_of(info.name, info.namespace, info.service_account)
+
     async def workload(self) -> Workload | None:
         """Who the pod is, once that is known; None where it is not within `ProxyConfig.workload_wait`."""
-        found = self._look()
+        found = self.known()
         if found is not None:
             return found
         try:
             async with asyncio.timeout(self.common.config.workload_wait):
-                while (found := self._look()) is None:
+                while (found := self.known()) is None:
                     await self.common.changed()
         except TimeoutError:
             return None
         return found
 
-    async def resolve(self, hostname: str) -> list[Address] | None:
-        """The addresses of a name that a workload goes by; None where nobody answers."""
-        return await outbound.resolve(self, hostname)
-
     # --- inside ---
-
-    def _look(self) -> Workload | None:
-        state, info = self.common.state, self.info
-        return state.workload(self.uid) or state.workload_of(info.name, info.namespace, info.service_account)
 
     def _accept(self, listener: socket.socket, carry: Carry) -> None:
         for _ in range(_AT_ONCE):

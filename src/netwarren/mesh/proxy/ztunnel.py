@@ -151,7 +151,7 @@ class Ztunnel:
         self.pods[uid] = pod
         self.metrics.proxies_started.labels().add()
         self._count()
-        workload = pod._look()
+        workload = pod.known()
         if workload is not None and (workload.protocol == "HBONE" or workload.native_tunnel):
             self._common.secrets.prefetch(workload.identity)
 
