@@ -375,9 +375,8 @@ class Cluster(Serving, Meshing):
         finally:
             if self._outlet is not None:
                 self._outlet.close()
-            sockets = (
-                self._name_server.release()
-            )  # without the lock, too: whoever answers may be waiting for it
+            # Without the lock, too: whoever answers may be waiting for it.
+            sockets = self._name_server.release()
             with self._lock:
                 self._give_back_root(sockets)
                 self._abandon()
@@ -541,9 +540,7 @@ class Cluster(Serving, Meshing):
     def _abandon(self) -> None:
         if self._services is not None:
             self._services.close()
-        sockets = self._name_server.release()
-        if sockets is not None:
-            sockets.close()
+        self._name_server.close()
         self._netns_names.clear()
         for key in [key for key in self._wiring.namespaces if key != ROOT]:
             self._wiring.discard(key)

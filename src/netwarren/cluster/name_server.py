@@ -52,3 +52,9 @@ class NameServer:
         """
         listener, self._listener = self._listener, None
         return listener.release() if listener is not None else None
+
+    def close(self) -> None:
+        """`release`, without anybody to leave the sockets to."""
+        sockets = self.release()
+        if sockets is not None:
+            sockets.close()
