@@ -32,6 +32,22 @@ E = TypeVar("E", bound=Event)
 SECONDS = 20
 
 
+def talk(client: Pod, host: str, data: bytes, port: int = 8080) -> bytes:
+    """What comes back of ``data``; ``b""`` where the connection is cut instead."""
+    with client, socket.create_connection((host, port), timeout=SECONDS) as connection:
+        answer = b""
+        try:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            while more := connection.recv(1 << 20):
+                answer += more
+        except TimeoutError:
+            raise
+        except OSError:
+            pass
+        return answer
+
+
 def identity(account: str, domain: str = "cluster.local") -> Identity:
     return Identity(domain, "default", account)
 

@@ -10,7 +10,7 @@ from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.model import Match, Policy, StringMatch
 from netwarren.mesh.telemetry.expect import expect_record_sync
 from tests.cluster.mesh_peers import envoys
-from tests.cluster.mesh_peers.conftest import SECONDS, Mesh, identity
+from tests.cluster.mesh_peers.conftest import Mesh, identity, talk
 
 COMPLETE = "connection complete"
 FAILED = "connection failed"
@@ -19,18 +19,7 @@ US = "spiffe://cluster.local/ns/default/sa/{}"
 
 def through(mesh: Mesh, data: bytes) -> bytes:
     """What comes back of ``data`` by way of Envoy, beside which the client is; ``b""`` where it is refused."""
-    with mesh.stranger, socket.create_connection(("127.0.0.1", envoys.LOCAL), timeout=SECONDS) as connection:
-        answer = b""
-        try:
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            while more := connection.recv(1 << 20):
-                answer += more
-        except TimeoutError:
-            raise
-        except OSError:
-            pass
-        return answer
+    return talk(mesh.stranger, "127.0.0.1", data, envoys.LOCAL)
 
 
 def test_envoy_is_served_and_known_by_its_certificate(mesh: Mesh) -> None:

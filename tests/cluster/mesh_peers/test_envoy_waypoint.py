@@ -13,7 +13,7 @@ from netwarren.mesh.model import GatewayAddress, NetworkAddress
 from netwarren.mesh.telemetry.expect import expect_record_sync
 from netwarren.topology.addresses import parse_address
 from tests.cluster.mesh_peers import envoys
-from tests.cluster.mesh_peers.conftest import SECONDS, echo, identity
+from tests.cluster.mesh_peers.conftest import SECONDS, echo, identity, talk
 
 COMPLETE = "connection complete"
 US = "spiffe://cluster.local/ns/default/sa/{}"
@@ -43,22 +43,6 @@ class Way:
 def way(cluster: Cluster, tmp_path: Path) -> Way:
     envoys.binary()
     return Way(cluster, tmp_path / "access.log")
-
-
-def talk(client: Pod, host: str, data: bytes, port: int = 8080) -> bytes:
-    """What comes back of ``data``; ``b""`` where the connection is cut instead."""
-    with client, socket.create_connection((host, port), timeout=SECONDS) as connection:
-        answer = b""
-        try:
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            while more := connection.recv(1 << 20):
-                answer += more
-        except TimeoutError:
-            raise
-        except OSError:
-            pass
-        return answer
 
 
 def test_connections_lead_through_envoy_to_where_they_were_going(way: Way) -> None:

@@ -1,5 +1,6 @@
 """Two workloads and what passes between them, for the tests here."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from prometheus_client.metrics_core import Metric
@@ -56,15 +57,5 @@ OUTBOUND = Opened(
     "mutual_tls",
     "10.0.3.4:8080",
 )
-INBOUND = Opened(
-    "destination",
-    CLIENT_ADDRESS,
-    SERVER_ADDRESS,
-    Peer.of(CLIENT),
-    Peer.of(SERVER),
-    SERVICE,
-    CLIENT.identity,
-    "mutual_tls",
-    "10.0.3.4:8080",
-)
+INBOUND = replace(OUTBOUND, reporter="destination")
 PASSED_THROUGH = Opened("source", CLIENT_ADDRESS, SERVER_ADDRESS, Peer.of(CLIENT))
