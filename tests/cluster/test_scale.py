@@ -1,17 +1,13 @@
-"""Many at once of what is tested one by one elsewhere: connections through a service, names, starts of programs."""
+"""Many at once of what is tested one by one elsewhere: connections through a service, names."""
 
 import contextlib
-import shutil
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import dns.message
-import pytest
 
-from netwarren import Cluster, Pod, port
-from netwarren.kernel import process
+from netwarren import Cluster, Pod
 from netwarren.topology.wellknown import NAME_SERVER
 
 
@@ -67,37 +63,3 @@ def test_names_asked_for_by_many_pods_at_once_are_answered_right(cluster: Cluste
 
     with ThreadPoolExecutor(20) as threads:
         assert sum(threads.map(ask_for_all, pods)) == 20 * 20 * 5
-
-
-PROGRAMS = {
-    "redis-server": (["redis-server", "--save", "", "--port", "6379", "--dir", "/"], 6379),
-    "python3": (["python3", "-m", "http.server", "8000", "--directory", "/proc/self"], 8000),
-}
-
-
-NGINX = """
-daemon off; pid {place}/pid; error_log stderr;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;
-    uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;
-    server {{ listen 80; return 200; }}
-}}
-"""
-
-
-@pytest.mark.parametrize("program", ["python3", "redis-server", "nginx"])
-def test_a_hundred_starts_and_stops_leave_no_process(cluster: Cluster, program: str, tmp_path: Path) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed (`make programs` does)")
-    (tmp_path / "nginx.conf").write_text(NGINX.format(place=tmp_path))
-    nginx = ["nginx", "-p", str(tmp_path), "-e", "stderr", "-c", "nginx.conf"]
-    command, number = PROGRAMS.get(program, (nginx, 80))
-    pod = cluster.add_pod("pod")
-    times = 100 if program != "python3" else 25  # which takes ten times as long to start
-    for _ in range(times):
-        running = pod.popen(command, ready=port(number), may_exit=True)
-        running.terminate()
-        running.wait(20)
-    assert process.standing_in({pod.inode}) == []

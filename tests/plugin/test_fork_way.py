@@ -25,8 +25,8 @@ BLOCKED = """
         assert os.getppid() == conftest.BEFORE  # the fork way
         try:
             print("pids are", conftest.BEFORE, os.getpid(), flush=True)
-            with open("fifo") as fifo:
-                fifo.read()
+            for _ in range(12_000):  # one long wait would begin too late to be cut off by a signal just before it
+                time.sleep(0.01)
         finally:
             print("tidied up", flush=True)
 
@@ -36,10 +36,9 @@ BLOCKED = """
 
 
 def blocked(session: Session, tty: bool = False) -> tuple[Running, int, int]:
-    """A session that waits in its test, its first process and the one that goes on."""
+    """A session that waits in its test (for two minutes), its first process and the one that goes on."""
     session.file("conftest.py", THREAD)
     session.file("test_it.py", BLOCKED)
-    os.mkfifo(session.path / "fifo")
     running = session.start("-s", tty=tty)
     parent, child = map(int, running.line("pids are ").split()[2:])
     assert parent == running.process.pid

