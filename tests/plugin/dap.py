@@ -71,7 +71,8 @@ class Dap:
                 if fits(message):
                     return self._said.pop(position)
             said = "\n".join(json.dumps(message)[:400] for message in self._said)
-        raise AssertionError(f"no {what} came; what the adapter said beside what was waited for:\n{said}")
+            until = "before the adapter hung up" if self._ended else f"in {SECONDS:g} s"
+        raise AssertionError(f"no {what} came {until}; what the adapter said besides:\n{said}")
 
     def event(self, name: str) -> Message:
         """The body of the next event ``name``."""

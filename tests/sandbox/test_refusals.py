@@ -20,7 +20,8 @@ def state():
 
 def proc(name):
     with open(f"/proc/self/{name}") as file:
-        return file.read()
+        # But for mounts of ours: where the suite runs in the sandbox, other workers have theirs in the same place.
+        return "".join(line for line in file if " - tmpfs netwarren " not in line)
 
 def attempt(**options):
     before = state()
