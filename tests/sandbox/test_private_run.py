@@ -24,7 +24,9 @@ def listing(path: str) -> list[str]:
 
 def mounts() -> list[str]:
     with open("/proc/self/mountinfo") as lines:
-        return [line for line in lines if "/resolv.conf" not in line]  # which other workers lay over the host's
+        return [
+            line for line in lines if "/resolv.conf" not in line
+        ]  # which other workers lay over the host's
 
 
 def test_the_hosts_entries_are_still_there(python: Python) -> None:
