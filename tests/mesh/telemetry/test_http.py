@@ -189,12 +189,12 @@ async def test_a_body_that_is_too_large_gets_413(serve: Serve) -> None:
 
 @pytest.mark.parametrize("beginning", [b"GET /", b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", b"POST"])
 async def test_a_slow_request_gets_408_and_the_end(serve: Serve, beginning: bytes) -> None:
-    address = await serve(header_seconds=0.02)
+    address = await serve(header_seconds=0.5)
     assert await answer(address, beginning) == b"HTTP/1.1 408 Request Timeout"
 
 
 async def test_a_body_that_does_not_come_gets_408(serve: Serve) -> None:
-    address = await serve(header_seconds=0.02)
+    address = await serve(header_seconds=0.5)
     request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345"
     assert await answer(address, request) == b"HTTP/1.1 408 Request Timeout"
 
