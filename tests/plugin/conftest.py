@@ -169,7 +169,12 @@ class Session:
 
     def finish(self) -> None:
         for running in self._running:
+            status = running.process.poll()
             running.stop()
+            print(
+                f"a session that had {'not ended' if status is None else f'ended with {status}'}, and wrote:"
+            )
+            print(running.text)  # shown where the test has failed
 
 
 def _take_terminal() -> None:

@@ -542,9 +542,7 @@ class Cluster(Serving, Meshing):
             self._services.close()
         self._name_server.close()
         self._netns_names.clear()
-        for key in [key for key in self._wiring.namespaces if key != ROOT]:
-            self._wiring.discard(key)
-        self._wiring.discard(ROOT)
+        self._wiring.discard_all()
 
     def _give_back_root(self, sockets: server.Sockets | None) -> None:
         """Leave the root to the next cluster, unless somebody has been in it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any
 
-from netwarren.cluster import stock
+from netwarren.cluster import ended, stock
 from netwarren.errors import KernelError
 from netwarren.kernel import address, link, neighbour, route
 from netwarren.kernel.netlink import Netlink, Request
@@ -111,6 +111,14 @@ class Wiring:
         namespace = self.namespaces.pop(key, None)
         if namespace is not None:
             namespace.close()
+
+    def discard_all(self) -> None:
+        """Let all namespaces end, soon."""
+        for key in list(self._netlinks):
+            self.release_netlink(key)
+        gone = list(self.namespaces.values())
+        self.namespaces.clear()
+        ended.let_go(gone)
 
     def _request(self, operation: ops.Operation) -> Request:
         if isinstance(operation, ops.AddVeth):

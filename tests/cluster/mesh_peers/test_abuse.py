@@ -114,6 +114,7 @@ def test_garbage_on_a_connection_in_use_takes_its_streams_along(mesh: Mesh) -> N
     mesh.assert_it_lives()
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_handshakes_that_do_not_end_keep_nobody_waiting(mesh: Mesh) -> None:
     hello, answer = ssl.MemoryBIO(), ssl.MemoryBIO()
     half = client_context(mesh.certificate()).wrap_bio(answer, hello)

@@ -335,7 +335,8 @@ def test_a_proxy_that_outlives_its_agent_carries_on_with_the_next(tmp_path: Path
             agent.add("u2", INFO, netns)
             proxy.wait_ready()
         proxy.wait_ready(False)
-        with NodeAgent(path) as agent:
-            agent.add("u2", INFO, netns)
+        with NodeAgent(f"{path}.new") as agent:
+            agent.add("u2", INFO, netns, wait=False)
+            os.rename(agent.path, path)  # now it is found, not before it knew of the pod
             proxy.wait_ready()
             assert pods.done == [("start", "u1"), ("start", "u2"), ("stop", "u1")]
