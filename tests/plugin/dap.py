@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,10 +20,10 @@ Message = dict[str, Any]
 
 
 class Dap:
-    """A connection to debugpy at ``address``, which may begin to listen while we try."""
+    """A connection to debugpy at ``address``."""
 
     def __init__(self, address: tuple[str, int]) -> None:
-        self._socket = _connect(address)
+        self._socket = socket.create_connection(address)
         self._said: list[Message] = []
         self._news = threading.Condition()
         self._sent = 0
@@ -131,14 +132,19 @@ class Dap:
         )
 
 
-def _connect(address: tuple[str, int]) -> socket.socket:
+def address(endpoints: Path) -> tuple[str, int]:
+    """Where debugpy's adapter listens, from the file that it writes (DEBUGPY_ADAPTER_ENDPOINTS) when it is ready.
+
+    It listens before it is: who comes then is served by halves, and the next one not at all.
+    """
     deadline = time.monotonic() + SECONDS
-    while True:
+    while time.monotonic() < deadline:
         try:
-            return socket.create_connection(address, timeout=None)
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, f"nobody listens at {address}"
-            time.sleep(0.02)  # nothing tells when a port of another process begins to listen
+            client = json.loads(endpoints.read_text())["client"]
+            return client["host"], client["port"]
+        except (FileNotFoundError, json.JSONDecodeError):
+            time.sleep(0.02)  # nothing tells when another process has written a file
+    raise AssertionError("debugpy's adapter was never ready")
 
 
 def _length(stream: Any) -> int | None:

@@ -1,14 +1,12 @@
 """Under debugpy with an editor attached: breakpoints inside pods."""
 
 import os
-import random
-import socket
 import sys
 
 import pytest
 
 from tests.plugin.conftest import Running, Session
-from tests.plugin.dap import Dap
+from tests.plugin.dap import Dap, address
 
 pytest.importorskip("debugpy")
 
@@ -50,17 +48,6 @@ THREAD = """
 """
 
 
-def free_port() -> int:
-    """A port nobody has, below those the kernel gives out, so that nobody gets it before debugpy."""
-    for port in random.sample(range(10_000, 32_000), 100):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
-    raise AssertionError("no port is free")
-
-
 Breakpoints = dict[str, list[int]]
 
 
@@ -72,11 +59,14 @@ def debugged(session: Session, text: str, plugins: str = "") -> tuple[Running, D
     path = session.path / "test_it.py"
     lines = path.read_text().splitlines()
     breakpoints = {str(path): [number for number, line in enumerate(lines, 1) if "# breakpoint" in line]}
-    port = free_port()
+    endpoints = session.path / "endpoints"
     words = session.arguments("-s", plugins=plugins)
-    listen = ["-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client"]
-    running = session.start_command([sys.executable, "-Xfrozen_modules=off", *listen, *words[1:]])
-    client = Dap(("127.0.0.1", port))
+    listen = ["-m", "debugpy", "--listen", "127.0.0.1:0", "--wait-for-client"]
+    running = session.start_command(
+        [sys.executable, "-Xfrozen_modules=off", *listen, *words[1:]],
+        env={"DEBUGPY_ADAPTER_ENDPOINTS": str(endpoints)},
+    )
+    client = Dap(address(endpoints))
     client.attach({"subProcess": True, "justMyCode": False}, breakpoints)
     return running, client, breakpoints
 
