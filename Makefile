@@ -33,10 +33,9 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
+# Everything side by side in one run of some ten minutes; writes docs/benchmarks.md. ARGS=--quick: all of it runs.
 bench: $(STAMP)
-	$(BIN)/python bench/bench.py $(ARGS)
-	$(BIN)/python bench/names.py
-	$(BIN)/python bench/mesh.py
+	$(BIN)/python -m bench $(ARGS)
 
 # The wheel, in an environment of its own, away from the clone.
 wheel: $(STAMP)

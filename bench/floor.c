@@ -5,13 +5,18 @@
  *
  *   gcc -O2 -Wall -Wextra -std=c99 -o floor bench/floor.c
  *   ./floor --clusters 100 --nodes 1 --pods 3 --release now|end|batch:R
+ *   ./floor --clusters 1 --nodes 50 --spread 1000 --adding 100
+ *   ./floor --clusters 1 --steps 100
  *
  *   root   br0 172.18.0.1/16, a port veth{100+n} for each node, route 10.0.n.0/24 via 172.18.0.n
  *   node n eth0 172.18.0.n/16, default via 172.18.0.1, every other node's 10.0.m.0/24 via 172.18.0.m,
  *          unreachable 10.0.n.0/24; for each pod veth{100+p} 10.0.n.1/32 and route 10.0.n.p/32
  *   pod p  eth0 10.0.n.p/24 noprefixroute, 10.0.n.1 on the link, all else via 10.0.n.1
  *
- * Nodes and pods are numbered from 2, as .1 is the bridge's and the node's own address.
+ * Nodes and pods are numbered from 2, as .1 is the bridge's and the node's own address. --spread is the number of pods
+ * of all nodes together, --pods that of each. --adding has pods added to the last cluster and removed again, one by
+ * one; --steps has the thread step into a pod and back, a thousand times for each figure; --pause waits, as a test
+ * would do something, before each cluster but the first.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -50,6 +55,11 @@ enum {
 struct netns {
     int handle, netlink;   /* the one keeps it alive, the other was opened inside and speaks for it from anywhere */
 };
+
+static int node_count = 1, pod_count = 3;   /* of each cluster; the pods of all nodes together */
+
+/* Pods are dealt out to the nodes in turn; node k (from 0) and its pods follow one another in the array. */
+static int pods_on(int k) { return pod_count / node_count + (k < pod_count % node_count); }
 
 static int home;   /* where this thread stands when it is not making a namespace */
 
@@ -333,25 +343,59 @@ static void enter_sandbox(void)
 
 /* ---- one cluster: root, then each node followed by its pods ---- */
 
-static void cluster_build(struct netns *root, int nodes, int pods)
+static size_t cluster_size(void) { return 1 + (size_t)node_count + (size_t)pod_count; }
+
+static struct netns *node_of(struct netns *root, int k)
+{
+    int more = pod_count % node_count;
+    return root + 1 + k * (1 + pod_count / node_count) + (k < more ? k : more);
+}
+
+/* The end of pod p of node n that the node holds; and, with the link there, the pod's own. */
+static void pod_port(int n, int p, const struct netns *pod)
+{
+    veth_add(FIRST + p, 0, pod);
+    address_add(FIRST + p, GATEWAY(n), 32, 0);
+    route_add("route add to a pod", RTN_UNICAST, POD(n, p), 32, 0, FIRST + p, 0);
+}
+
+static void pod_build(const struct netns *node, int n, int p, const struct netns *pod)
 {
     char where[48];
-    struct netns *node = root + 1;
+    link_up(LO);
+    link_up(FIRST);
+    address_add(FIRST, POD(n, p), 24, IFA_F_NOPREFIXROUTE);
+    route_add("route add to the gateway", RTN_UNICAST, GATEWAY(n), 32, 0, FIRST, POD(n, p));
+    route_add("route add to the range", RTN_UNICAST, RANGE(n), 24, GATEWAY(n), FIRST, POD(n, p));
+    route_add("route add default", RTN_UNICAST, 0, 0, GATEWAY(n), FIRST, 0);
+    snprintf(where, sizeof where, "pod %d on node %d", p, n);
+    send_batch(pod, where);
+    link_await(node, FIRST + p, where);
+}
 
-    for (int i = 0, all = 1 + nodes * (1 + pods); i < all; i++)
-        root[i] = netns_new(i == 0 || (i - 1) % (1 + pods) == 0);
+static void cluster_build(struct netns *root)
+{
+    char where[48];
+    int nodes = node_count;
+
+    root[0] = netns_new(1);
+    for (int k = 0; k < nodes; k++)
+        for (int i = 0; i <= pods_on(k); i++)
+            node_of(root, k)[i] = netns_new(i == 0);
     enter(home);
 
     link_up(LO);
     bridge_add(FIRST, "br0");
     address_add(FIRST, BRIDGE, 16, 0);
     for (int n = NUMBER; n < NUMBER + nodes; n++) {
-        veth_add(FIRST + n, FIRST, &node[(n - NUMBER) * (1 + pods)]);
+        veth_add(FIRST + n, FIRST, node_of(root, n - NUMBER));
         route_add("route add to a node's range", RTN_UNICAST, RANGE(n), 24, NODE(n), FIRST, 0);
     }
     send_batch(root, "root");
 
-    for (int n = NUMBER; n < NUMBER + nodes; n++, node += 1 + pods) {
+    for (int n = NUMBER; n < NUMBER + nodes; n++) {
+        const struct netns *node = node_of(root, n - NUMBER);
+        int pods = pods_on(n - NUMBER);
         link_up(LO);
         link_up(FIRST);
         address_add(FIRST, NODE(n), 16, 0);
@@ -360,28 +404,62 @@ static void cluster_build(struct netns *root, int nodes, int pods)
         for (int m = NUMBER; m < NUMBER + nodes; m++)
             if (m != n)
                 route_add("route add to another node's range", RTN_UNICAST, RANGE(m), 24, NODE(m), FIRST, 0);
-        for (int p = NUMBER; p < NUMBER + pods; p++) {
-            veth_add(FIRST + p, 0, &node[1 + p - NUMBER]);
-            address_add(FIRST + p, GATEWAY(n), 32, 0);
-            route_add("route add to a pod", RTN_UNICAST, POD(n, p), 32, 0, FIRST + p, 0);
-        }
+        for (int p = NUMBER; p < NUMBER + pods; p++)
+            pod_port(n, p, &node[1 + p - NUMBER]);
         snprintf(where, sizeof where, "node %d", n);
         send_batch(node, where);
 
-        for (int p = NUMBER; p < NUMBER + pods; p++) {
-            link_up(LO);
-            link_up(FIRST);
-            address_add(FIRST, POD(n, p), 24, IFA_F_NOPREFIXROUTE);
-            route_add("route add to the gateway", RTN_UNICAST, GATEWAY(n), 32, 0, FIRST, POD(n, p));
-            route_add("route add to the range", RTN_UNICAST, RANGE(n), 24, GATEWAY(n), FIRST, POD(n, p));
-            route_add("route add default", RTN_UNICAST, 0, 0, GATEWAY(n), FIRST, 0);
-            snprintf(where, sizeof where, "pod %d on node %d", p, n);
-            send_batch(&node[1 + p - NUMBER], where);
-            link_await(node, FIRST + p, where);
-        }
+        for (int p = NUMBER; p < NUMBER + pods; p++)
+            pod_build(node, n, p, &node[1 + p - NUMBER]);
         link_await(root, FIRST + n, "root");
     }
     link_await(root, FIRST, "root");
+}
+
+/* ---- --adding: one more pod, and one less ---- */
+
+/* ip link set INDEX down; ip route delete TO/32 dev INDEX: the link itself ends with the pod's namespace */
+static void pod_port_remove(int n, int p)
+{
+    struct ifinfomsg down = {.ifi_index = FIRST + p, .ifi_change = IFF_UP};
+    struct rtmsg r = {.rtm_family = AF_INET, .rtm_dst_len = 32, .rtm_table = RT_TABLE_MAIN, .rtm_scope = RT_SCOPE_NOWHERE};
+    message("route delete to a pod", RTM_DELROUTE, 0, &r, sizeof r);
+    attribute_ip(RTA_DST, POD(n, p));
+    attribute_u32(RTA_OIF, (uint32_t)(FIRST + p));
+    message("link set down", RTM_NEWLINK, 0, &down, sizeof down);
+}
+
+static void pods_come_and_go(struct netns *root, int count, double *added, double *removed)
+{
+    for (int i = 0; i < count; i++) {
+        int k = i % node_count, n = NUMBER + k, p = NUMBER + pods_on(k) + i / node_count;
+        struct netns *node = node_of(root, k);
+        double start = now_ms();
+        struct netns pod = netns_new(0);
+        enter(home);
+        pod_port(n, p, &pod);
+        send_batch(node, "node");
+        pod_build(node, n, p, &pod);
+        added[i] = now_ms() - start;
+        pod_port_remove(n, p);
+        send_batch(node, "node");
+        netns_release(&pod, 1);
+        removed[i] = now_ms() - start - added[i];
+    }
+}
+
+/* ---- --steps: into a namespace and back ---- */
+
+static void steps(const struct netns *pod, int count, double *microseconds)
+{
+    for (int i = 0; i < count; i++) {
+        double start = now_ms();
+        for (int j = 0; j < 1000; j++) {
+            enter(pod->handle);
+            enter(home);
+        }
+        microseconds[i] = now_ms() - start;   /* ms for a thousand are us for one */
+    }
 }
 
 /* ---- --check: does it carry traffic? ---- */
@@ -399,13 +477,17 @@ static int socket_in(const struct netns *ns)
 }
 
 /* One byte there and back between the first pod and the last one: on another node, if there is one. */
-static void cluster_check(const struct netns *root, int nodes, int pods)
+static void cluster_check(struct netns *root)
 {
+    int last = node_count - 1;   /* with fewer pods than nodes, the last that has one */
+    while (!pods_on(last))
+        last--;
+    int number = NUMBER + pods_on(last) - 1;
     struct sockaddr_in from, to = {.sin_family = AF_INET, .sin_port = htons(PORT)};
     socklen_t length = sizeof from;
     char byte = 'x';
-    to.sin_addr.s_addr = htonl(POD(NUMBER + nodes - 1, NUMBER + pods - 1));
-    int client = socket_in(root + 2), server = socket_in(root + nodes * (1 + pods));
+    to.sin_addr.s_addr = htonl(POD(NUMBER + last, number));
+    int client = socket_in(root + 2), server = socket_in(&node_of(root, last)[pods_on(last)]);
     double start = now_ms();
 
     if (bind(server, (struct sockaddr *)&to, sizeof to) || listen(server, 1))
@@ -428,17 +510,17 @@ static void cluster_check(const struct netns *root, int nodes, int pods)
 
 static void usage(void)
 {
-    fputs("usage: floor [--clusters K] [--nodes N] [--pods M] [--release now|end|batch:R] [--check (two pods or more)]\n",
-          stderr);
+    fputs("usage: floor [--clusters K] [--nodes N] [--pods M | --spread P] [--release now|end|batch:R] [--pause MS]\n"
+          "             [--adding E] [--steps S] [--check (two pods or more)]\n", stderr);
     exit(2);
 }
 
-static int number(const char *option, const char *text, long most)
+static int number(const char *option, const char *text, long least, long most)
 {
     char *end;
     long value = strtol(text, &end, 10);
-    if (*end || value < 1 || value > most) {
-        fprintf(stderr, "floor: %s wants a number from 1 to %ld\n", option, most);
+    if (*end || value < least || value > most) {
+        fprintf(stderr, "floor: %s wants a number from %ld to %ld\n", option, least, most);
         exit(2);
     }
     return (int)value;
@@ -454,22 +536,32 @@ static void print_series(const char *name, const double *values, int count, cons
 
 int main(int argc, char **argv)
 {
-    int clusters = 100, nodes = 1, pods = 3, check = 0;
+    int clusters = 100, pods = 3, spread = -1, check = 0, pause_ms = 0, adding = 0, stepping = 0;
     const char *release = "now";
     size_t most_waiting = 1;   /* "now": a cluster never waits */
 
     const struct option options[] = {
         {"clusters", required_argument, NULL, 'k'}, {"nodes", required_argument, NULL, 'n'},
-        {"pods", required_argument, NULL, 'm'}, {"release", required_argument, NULL, 'r'},
+        {"pods", required_argument, NULL, 'm'}, {"spread", required_argument, NULL, 's'},
+        {"release", required_argument, NULL, 'r'}, {"pause", required_argument, NULL, 'p'},
+        {"adding", required_argument, NULL, 'a'}, {"steps", required_argument, NULL, 't'},
         {"check", no_argument, NULL, 'c'}, {0}};
 
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'k')
-            clusters = number("--clusters", optarg, 100000);
+            clusters = number("--clusters", optarg, 1, 100000);
         else if (option == 'n')
-            nodes = number("--nodes", optarg, MOST);
+            node_count = number("--nodes", optarg, 1, MOST);
         else if (option == 'm')
-            pods = number("--pods", optarg, MOST);
+            pods = number("--pods", optarg, 1, MOST);
+        else if (option == 's')
+            spread = number("--spread", optarg, 0, MOST * MOST);
+        else if (option == 'p')
+            pause_ms = number("--pause", optarg, 0, 10000);
+        else if (option == 'a')
+            adding = number("--adding", optarg, 1, 100000);
+        else if (option == 't')
+            stepping = number("--steps", optarg, 1, 100000);
         else if (option == 'c')
             check = 1;
         else if (option == 'r' && !strcmp(release = optarg, "now"))
@@ -477,11 +569,13 @@ int main(int argc, char **argv)
         else if (option == 'r' && !strcmp(optarg, "end"))
             most_waiting = SIZE_MAX;
         else if (option == 'r' && !strncmp(optarg, "batch:", 6))
-            most_waiting = (size_t)number("--release batch:", optarg + 6, 1000000);
+            most_waiting = (size_t)number("--release batch:", optarg + 6, 1, 1000000);
         else
             usage();
     }
-    if (optind != argc || (check && nodes * pods < 2))
+    pod_count = spread < 0 ? node_count * pods : spread;
+    if (optind != argc || (check && pod_count < 2) || (stepping && pod_count < 1) || pods_on(0) > MOST ||
+        pods_on(0) + (adding + node_count - 1) / node_count > MOST)
         usage();
 
     struct rlimit files;
@@ -492,30 +586,41 @@ int main(int argc, char **argv)
         fail(errno, "setrlimit");
     enter_sandbox();
 
-    size_t size = 1 + (size_t)nodes * (1 + (size_t)pods), waiting = 0;
+    size_t size = cluster_size(), waiting = 0;
     struct netns *all = calloc((size_t)clusters * size, sizeof *all);
     double *build = calloc((size_t)clusters, sizeof *build), *total = calloc((size_t)clusters, sizeof *total);
-    if (!all || !build || !total)
+    double *added = calloc((size_t)adding + 1, sizeof *added), *removed = calloc((size_t)adding + 1, sizeof *removed);
+    double *stepped = calloc((size_t)stepping + 1, sizeof *stepped);
+    if (!all || !build || !total || !added || !removed || !stepped)
         fail(errno, "calloc");
 
     for (int k = 0; k < clusters; k++) {
-        double start = now_ms(), checking = 0;
-        cluster_build(all + waiting, nodes, pods);
+        if (pause_ms && k)
+            usleep((useconds_t)pause_ms * 1000);
+        double start = now_ms(), aside = 0;
+        cluster_build(all + waiting);
         build[k] = now_ms() - start;
-        if (check && k == 0) {
-            cluster_check(all, nodes, pods);
-            checking = now_ms() - start - build[k];
+        if (check && k == 0)
+            cluster_check(all);
+        if (k == clusters - 1) {
+            pods_come_and_go(all + waiting, adding, added, removed);
+            if (stepping)
+                steps(all + waiting + 2, stepping, stepped);
         }
+        aside = now_ms() - start - build[k];
         waiting += size;
         if (waiting >= most_waiting) {
             netns_release(all, waiting);
             waiting = 0;
         }
-        total[k] = now_ms() - start - checking;
+        total[k] = now_ms() - start - aside;
     }
 
-    printf("{\"clusters\": %d, \"nodes\": %d, \"pods\": %d, \"release\": \"%s\", ", clusters, nodes, pods, release);
+    printf("{\"clusters\": %d, \"nodes\": %d, \"pods\": %d, \"release\": \"%s\", ", clusters, node_count, pod_count, release);
     print_series("build_ms", build, clusters, ", ");
+    print_series("add_ms", added, adding, ", ");
+    print_series("remove_ms", removed, adding, ", ");
+    print_series("step_us", stepped, stepping, ", ");
     print_series("total_ms", total, clusters, "}\n");
     if (fflush(stdout) || ferror(stdout))
         fail(errno, "write the result");

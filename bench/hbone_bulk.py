@@ -14,19 +14,18 @@ import json
 import multiprocessing
 import socket
 import ssl
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from tests.mesh.hbone.certificates import Authority
 
-from tests.mesh.hbone.certificates import Authority  # noqa: E402
-
-from netwarren.mesh.hbone.copy import copy_both_ways  # noqa: E402
-from netwarren.mesh.hbone.stream import SocketStream  # noqa: E402
-from netwarren.mesh.hbone.transport import ConnectRequest, Tunnel, serve  # noqa: E402
+from netwarren.mesh.hbone.copy import copy_both_ways
+from netwarren.mesh.hbone.stream import SocketStream
+from netwarren.mesh.hbone.transport import ConnectRequest, Tunnel, serve
 
 CHUNK = 1 << 20
 
@@ -45,7 +44,9 @@ async def dial(port: int) -> socket.socket:
     return sock
 
 
-async def accepting(listener: socket.socket, handler) -> None:
+async def accepting(
+    listener: socket.socket, handler: Callable[[socket.socket], Coroutine[Any, Any, None]]
+) -> None:
     loop = asyncio.get_running_loop()
     tasks = set()
     while True:
@@ -71,7 +72,9 @@ async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write_eof()
 
 
-def joined(context: ssl.SSLContext | None, port: int):
+def joined(
+    context: ssl.SSLContext | None, port: int
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # server_hostname: asyncio wants one; none is checked.
         name = "peer" if context else None
@@ -119,7 +122,7 @@ async def hbone_back(listener: socket.socket, port: int, context: ssl.SSLContext
     await accepting(listener, handle)
 
 
-def run(coroutine_function, *arguments) -> multiprocessing.Process:
+def run(coroutine_function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> BaseProcess:
     process = multiprocessing.get_context("fork").Process(
         target=lambda: asyncio.run(coroutine_function(*arguments)), daemon=True
     )
@@ -141,7 +144,7 @@ def sink(listener: socket.socket) -> None:
         sock.close()
 
 
-def run_sink(listener: socket.socket) -> multiprocessing.Process:
+def run_sink(listener: socket.socket) -> BaseProcess:
     process = multiprocessing.get_context("fork").Process(target=sink, args=(listener,), daemon=True)
     process.start()
     return process
@@ -168,8 +171,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of which the best counts, taken in turns")
     parser.add_argument("--only", help="one of direct, tcp, tls, hbone")
     arguments = parser.parse_args()
-    processes = []
-    ports = {}
+    processes: list[BaseProcess] = []
+    ports: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as directory:
         authority = Authority(Path(directory))
         client = authority.context("client", server=False)
@@ -194,7 +197,7 @@ def main() -> None:
         for process in processes:
             process.terminate()
             process.join()
-    result = {"gbit_per_s": {name: round(value, 2) for name, value in best.items()}}
+    result: dict[str, object] = {"gbit_per_s": {name: round(value, 2) for name, value in best.items()}}
     if not arguments.only:
         result["hbone_of_tls"] = round(best["hbone"] / best["tls"], 2)
         result["hbone_of_direct"] = round(best["hbone"] / best["direct"], 2)

@@ -77,13 +77,25 @@ class Commands:
             sys.exit(f"ip_commands: exit status {os.waitstatus_to_exitcode(status)}: {' '.join(argv)}")
 
 
-def names(nodes: range, pods: range) -> list[str]:
-    return ["root"] + [name for n in nodes for name in (f"node-{n}", *(f"pod-{n}-{p}" for p in pods))]
+# Of each node, by its number, the numbers of its pods.
+Layout = dict[int, range]
 
 
-def build(run: Commands, nodes: range, pods: range) -> None:
+def layout(nodes: int, pods: int) -> Layout:
+    """``pods`` pods dealt out to ``nodes`` nodes in turn, as in floor.c."""
+    counts = (pods // nodes + (k < pods % nodes) for k in range(nodes))
+    return {NUMBER + k: range(NUMBER, NUMBER + count) for k, count in enumerate(counts)}
+
+
+def names(nodes: Layout) -> list[str]:
+    return ["root"] + [
+        name for n, pods in nodes.items() for name in (f"node-{n}", *(f"pod-{n}-{p}" for p in pods))
+    ]
+
+
+def build(run: Commands, nodes: Layout) -> None:
     routers = ["root", *(f"node-{n}" for n in nodes)]
-    for netns in names(nodes, pods):
+    for netns in names(nodes):
         run.ip(f"netns add {netns}")
         run.sysctl(netns, ROUTER_SYSCTLS if netns in routers else POD_SYSCTLS)
         run.ip(f"-n {netns} link set lo up")
@@ -97,7 +109,7 @@ def build(run: Commands, nodes: range, pods: range) -> None:
         run.ip(f"-n node-{n} route add default via 172.18.0.1")
         run.ip(f"-n node-{n} route add unreachable 10.0.{n}.0/24")
         run.ip(f"-n root route add 10.0.{n}.0/24 via 172.18.0.{n}")
-    for n in nodes:
+    for n, pods in nodes.items():
         for m in nodes:
             if m != n:
                 run.ip(f"-n node-{n} route add 10.0.{m}.0/24 via 172.18.0.{m}")
@@ -122,8 +134,8 @@ def add_veth(run: Commands, netns: str, index: int, peer: str, options: str = ""
     run.ip(f"-n {peer} link set eth0 up")
 
 
-def remove(run: Commands, nodes: range, pods: range) -> None:
-    for netns in names(nodes, pods):
+def remove(run: Commands, nodes: Layout) -> None:
+    for netns in names(nodes):
         run.ip(f"netns del {netns}")
 
 
@@ -132,6 +144,7 @@ def main() -> int:
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--pods", type=int, default=3, help="pods on each node")
+    parser.add_argument("--spread", type=int, help="pods of all nodes together, instead")
     options = parser.parse_args()
     if options.clusters < 1 or not 1 <= options.nodes <= MOST or not 1 <= options.pods <= MOST:
         parser.error(f"at least one of each, and at most {MOST} nodes and {MOST} pods on each")
@@ -144,15 +157,16 @@ def main() -> int:
 
     enter_sandbox()
     run = Commands(ip, shutil.which("sysctl", path=path))
-    nodes, pods = range(NUMBER, NUMBER + options.nodes), range(NUMBER, NUMBER + options.pods)
+    spread = options.nodes * options.pods if options.spread is None else options.spread
+    nodes = layout(options.nodes, spread)
     build_ms, total_ms = [], []
     for _ in range(options.clusters):
         start = time.monotonic()
-        build(run, nodes, pods)
+        build(run, nodes)
         build_ms.append(round((time.monotonic() - start) * 1e3, 3))
-        remove(run, nodes, pods)
+        remove(run, nodes)
         total_ms.append(round((time.monotonic() - start) * 1e3, 3))
-    shape = {"clusters": options.clusters, "nodes": options.nodes, "pods": options.pods, "release": "now"}
+    shape = {"clusters": options.clusters, "nodes": options.nodes, "pods": spread, "release": "now"}
     print(json.dumps(shape | {"build_ms": build_ms, "total_ms": total_ms}))
     return 0
 

@@ -19,6 +19,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from netwarren import Cluster, Pod, port
@@ -50,7 +51,7 @@ def sink(connection: socket.socket) -> None:
 
 
 def serve() -> None:
-    def listen(number: int, handle) -> None:
+    def listen(number: int, handle: Callable[[socket.socket], None]) -> None:
         def one(connection: socket.socket) -> None:
             with connection:
                 handle(connection)
@@ -88,7 +89,7 @@ def measure(host: str, connections: int, trips: int, mib: int) -> dict[str, floa
     return {"connections_per_s": rate, "round_trip_us": statistics.median(took) * 1e6, "gbit_per_s": bulk}
 
 
-def took_ms(action) -> float:
+def took_ms(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return (time.perf_counter() - start) * 1e3
@@ -96,7 +97,9 @@ def took_ms(action) -> float:
 
 def costs(rounds: int, pods: int) -> dict[str, float]:
     """Of deploying and of being carried, in ms; the first proxy of a process loads what proxies need."""
-    deploy, carried, alone = [], [], []
+    deploy: list[float] = []
+    carried: list[float] = []
+    alone: list[float] = []
     for _ in range(rounds):
         with Cluster() as cluster:
             cluster.add_pod("warm", "node-b")
@@ -127,9 +130,10 @@ def traffic(rounds: int, connections: int, trips: int, mib: int) -> dict[str, di
         def once(way: str, *sizes: int) -> dict[str, float]:
             client: Pod = clients[way]
             words = [sys.executable, HERE, "--measure", str(servers[way].ip), *map(str, sizes)]
-            return json.loads(client.check_output(words))
+            rates: dict[str, float] = json.loads(client.check_output(words))
+            return rates
 
-        found = {way: {} for way in WAYS}
+        found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
         for way in WAYS:
             once(way, 5, 50, 1)  # what is loaded and made with the first connection
         for _ in range(rounds):

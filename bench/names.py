@@ -1,9 +1,11 @@
 """Ten thousand questions for names from fifty pods at once: how many a second, and how long one takes.
 
-Prints the rate and the latency of questions by UDP, each of them for another pod's address, and that none was
-answered wrong. What it takes depends on the machine; compare with a run of the same machine.
+Prints one JSON object: the rate and the latency of questions by UDP, each of them for another pod's address; an
+answer that is wrong ends it. What it takes depends on the machine; compare with a run of the same machine.
 """
 
+import argparse
+import json
 import socket
 import statistics
 import time
@@ -15,10 +17,12 @@ from netwarren import Cluster, Pod
 from netwarren.topology.wellknown import NAME_SERVER
 
 PODS = 50
-EACH = 200
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--each", type=int, default=200, help="questions from each pod")
+    each_asks = parser.parse_args().each
     with Cluster() as cluster:
         pods = [cluster.add_pod(f"pod-{number}", ("node-a", "node-b")[number % 2]) for number in range(PODS)]
         expected = {pod.name: pod.ip for pod in pods}
@@ -32,7 +36,7 @@ def main() -> None:
             with pod.socket(type=socket.SOCK_DGRAM) as asker:
                 asker.settimeout(30)
                 asker.connect((str(NAME_SERVER[4]), 53))
-                for number in range(EACH):
+                for number in range(each_asks):
                     name = pods[number % PODS].name
                     start = time.perf_counter()
                     asker.send(questions[name])
@@ -46,11 +50,15 @@ def main() -> None:
         with ThreadPoolExecutor(PODS) as threads:
             took = sorted(each for one in threads.map(ask, pods) for each in one)
         seconds = time.perf_counter() - start
-    print(f"{len(took)} questions from {PODS} pods, all answered right: {len(took) / seconds:.0f} a second")
-    print(
-        f"one took {statistics.median(took) * 1e3:.1f} ms in the median, {took[len(took) * 95 // 100] * 1e3:.1f} ms "
-        f"at p95, {took[-1] * 1e3:.1f} ms at most, with {PODS} asking at once"
-    )
+    found = {
+        "pods": PODS,
+        "questions": len(took),
+        "per_second": round(len(took) / seconds, 1),
+        "median_ms": round(statistics.median(took) * 1e3, 3),
+        "p95_ms": round(took[len(took) * 95 // 100] * 1e3, 3),
+        "most_ms": round(took[-1] * 1e3, 3),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
