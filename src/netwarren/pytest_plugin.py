@@ -9,12 +9,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from execnet import XSpec
+
     from netwarren.cluster import Cluster
     from netwarren.errors import ProgramError
     from netwarren.sandbox import Sandbox
@@ -84,6 +86,19 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             raise pytest.UsageError(f"netwarren_sandbox = early: {error}") from error
     elif mode == "auto" and _distributes(config) and _mentioned(config):
         _try_to_enter(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: "Sequence[XSpec]") -> None:
+    # A worker on another machine inherits from nobody here, so there the sandbox is entered before Python starts.
+    mode = config.getini("netwarren_sandbox")
+    if mode == "early" or (mode == "auto" and _mentioned(config)):
+        sandbox = _sandbox(config)
+        options = "--map-root " * sandbox.map_root + "--subids " * sandbox.subids
+        for spec in specs:
+            if spec.ssh or spec.vagrant_ssh:
+                python = spec.python or "python"  # as execnet has it
+                spec.python = f"{python} -m netwarren run --host-network {options}-- {python}"
 
 
 @pytest.hookimpl(trylast=True)

@@ -38,6 +38,7 @@ from netwarren.topology.plan import (
     sysctls,
 )
 from netwarren.topology.specs import NodeSpec
+from netwarren.topology.wellknown import NAME_SERVER
 
 
 def cluster(families: Sequence[int] = (4,)) -> ClusterModel:
@@ -575,3 +576,9 @@ def test_a_root_has_the_addresses_where_names_are_asked_for_and_the_hosts_that_a
         "10.0.0.2/32",
         "2001:db8::53/128",
     ]
+
+
+def test_a_host_whose_name_server_has_the_address_of_ours_is_no_trouble() -> None:
+    # NodeLocal DNSCache of Kubernetes has it; and in a pod of ours, somebody may make clusters again.
+    ranges = ClusterModel((4, 6)).ranges
+    assert plan_cluster(ranges, [NAME_SERVER[4], NAME_SERVER[6]]) == plan_cluster(ranges)

@@ -98,8 +98,11 @@ def plan_cluster(ranges: Sequence[Ranges], host_servers: Iterable[Address] = ())
     ]
     # A pod that asks the host's name server is answered by ours. Refusing it would not do: the kernel says
     # "unreachable" to an IPv4 address once a second (ip_error()), and resolvers wait 5 s for an answer.
+    # One that has the same address as ours is here already: NodeLocal DNSCache has it in Kubernetes, and so has a pod of ours.
     servers += [
-        server for server in dict.fromkeys(host_servers) if any(each.spares(server) for each in ranges)
+        server
+        for server in dict.fromkeys(host_servers)
+        if server not in servers and any(each.spares(server) for each in ranges)
     ]
     operations: list[Operation] = [
         SetUp(LOOPBACK_INDEX),
