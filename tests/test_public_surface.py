@@ -1,4 +1,4 @@
-"""What users import: the names there are, that they are documented and typed, and what importing costs."""
+"""What users import: the names there are, that they are documented and typed."""
 
 import copy
 import errno
@@ -7,8 +7,6 @@ import importlib.metadata
 import inspect
 import pickle
 import pkgutil
-import subprocess
-import sys
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -126,38 +124,6 @@ def test_every_module_says_what_it_is_and_every_function_of_it_what_it_does(name
     assert undocumented == []
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The modules a fresh interpreter has after ``statement`` and had not before."""
-    code = f"import sys; before = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-def test_importing_netwarren_loads_nothing_of_it_but_the_errors() -> None:
-    loaded = loaded_by("import netwarren")
-    assert {name for name in loaded if name.startswith("netwarren")} == {"netwarren", "netwarren.errors"}
-
-
-def test_importing_netwarren_loads_nothing_heavy() -> None:
-    heavy = {
-        "asyncio",
-        "ctypes",
-        "subprocess",
-        "socket",
-        "threading",
-        "ipaddress",
-        "logging",
-        "pytest",
-        "inspect",
-    }
-    assert loaded_by("import netwarren") & heavy == set()
-
-
-def test_making_a_cluster_needs_no_event_loop_and_no_pytest() -> None:
-    loaded = loaded_by("from netwarren import Cluster")
-    assert loaded & {"asyncio", "pytest", "trio", "anyio", "uvloop"} == set()
-
-
 def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(netwarren.__path__[0]) / "py.typed").is_file()
 
@@ -169,13 +135,6 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 def test_the_package_needs_python_and_a_codec_for_dns() -> None:
     required = importlib.metadata.requires("netwarren") or []
     assert [each for each in required if "extra ==" not in each] == ["dnspython>=2.6"]
-
-
-def test_a_cluster_does_not_load_the_codec_until_a_name_is_asked_for() -> None:
-    code = "from netwarren import Cluster\nwith Cluster() as cluster: cluster.add_pod('a')\n"
-    loaded = loaded_by(f"exec({code!r})")
-    assert "netwarren.names.server" in loaded
-    assert {name for name in loaded if name.split(".")[0] == "dns"} == set()
 
 
 # --- errors travel: between workers of pytest-xdist, out of forked children -------------------------
