@@ -1,6 +1,7 @@
 """`make bench`: everything side by side in one run, and one report of it: docs/benchmarks.md and what goes with it.
 
-Rules: a thin door: arguments in, one run, files out; `--quick` writes nothing unless it is told where.
+Rules: a thin door: arguments in, one run, files out; `--quick` writes nothing unless it is told where. What the
+README says of it is put between two comments there, by each run that writes to docs.
 Does not belong here: measuring (see `measure`), the report (see `report`).
 """
 
@@ -12,8 +13,10 @@ from pathlib import Path
 
 from bench.marks import marks
 from bench.measure import QUICK, Sizes, measure
-from bench.report import marks_table, report
+from bench.report import marks_table, report, summary
 from bench.yardsticks import HERE, ROOT
+
+BEGIN, END = "<!-- figures of make bench -->", "<!-- end of the figures -->"
 
 
 def main() -> int:
@@ -44,6 +47,9 @@ def main() -> int:
         print("the figures of --quick mean nothing, and are not kept")
     else:
         write(texts, place)
+        if place == ROOT / "docs":
+            readme = ROOT / "README.md"
+            readme.write_text(between_marks(readme.read_text(), "\n".join(summary(results))))
         print(f"the report is in {place / 'benchmarks.md'}")
     return 0
 
@@ -53,6 +59,15 @@ def write(texts: dict[str, str], place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (place / name).write_text(text)
+
+
+def between_marks(page: str, text: str) -> str:
+    """``page`` with ``text`` in place of what stands between its two comments. Raises ValueError without them."""
+    before, first, rest = page.partition(BEGIN)
+    _old, last, after = rest.partition(END)
+    if not (first and last):
+        raise ValueError(f"README.md has lost its comments {BEGIN} and {END}, between which the figures go")
+    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
 
 
 def say(title: str) -> None:

@@ -92,10 +92,10 @@ def ratio(one: Series, other: Series, statistic: Statistic = statistics.median) 
     return Ratio(value, min([value, *turns]), max([value, *turns]))
 
 
-def running_median(values: Sequence[float], width: int) -> list[tuple[float, float]]:
-    """A calm curve: for each ``width`` values after one another, the place of their middle and their median."""
+def running_mean(values: Sequence[float], width: int) -> list[tuple[float, float]]:
+    """A calm curve: for each ``width`` values after one another, the place of their middle and their mean."""
     return [
-        (start + len(part) / 2, statistics.median(part))
+        (start + len(part) / 2, statistics.fmean(part))
         for start in range(0, len(values), width)
         if (part := values[start : start + width])
     ]

@@ -137,7 +137,8 @@ def system_calls(command: Sequence[str], clusters: int, cwd: Path, most: int = 8
         )
         for call in more
     ]
-    return sorted(calls, key=lambda call: -call.seconds)[:most], reason
+    calls.sort(key=lambda call: -call.seconds)
+    return [call for call in calls if call.count >= clusters][:most], reason
 
 
 def _traced(strace: str, command: Sequence[str], cwd: Path) -> tuple[list[Call], str]:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 SVG = "{http://www.w3.org/2000/svg}"
-POINTS = st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=30)
+VALUE = st.just(0.0) | st.floats(1e-6, 1e6)
+POINTS = st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=30)
 
 
 def lines(text: str) -> list[list[tuple[float, float]]]:
