@@ -142,16 +142,24 @@ def _suites(results: Results) -> list[Mark]:
     if alone is None or not alone.rate:
         return []
     group = f"2. A suite of {len(alone.tests_ms.turns[0]):,} tests of pytest"
+    floor = results.sustained.get(FLOOR)
+    what = "mean of a test, pytest included, of the floor's mean"
+    mean = statistics.fmean
     return [
-        Mark(
-            group,
-            f"tests in a second with `{name}`, of one process",
-            1,
-            ratio(suite.rate, alone.rate),
-            at_least=True,
-        )
-        for name, suite in by_name.items()
-        if name.startswith("-n")
+        Mark(group, what, 2, ratio(alone.tests_ms, floor.whole, mean))
+        if floor and floor.whole
+        else Mark(group, what, 2, None, reason=floor.skipped if floor else "left out"),
+        *(
+            Mark(
+                group,
+                f"tests in a second with `{name}`, of one process",
+                1,
+                ratio(suite.rate, alone.rate),
+                at_least=True,
+            )
+            for name, suite in by_name.items()
+            if name.startswith("-n")
+        ),
     ]
 
 

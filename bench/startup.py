@@ -23,9 +23,9 @@ def start_ups(turns: int) -> dict[str, Series]:
     """Ms of each kind of process, by turns; the first turn, which fills the caches, is not counted."""
     with tempfile.TemporaryDirectory() as place:
         kinds: dict[str, Callable[[], None]] = {
-            "python": lambda: _python(place, "pass"),
-            "import netwarren": lambda: _python(place, "import netwarren"),
-            "from netwarren import Cluster": lambda: _python(place, "from netwarren import Cluster"),
+            "python": lambda: _python("pass"),
+            "import netwarren": lambda: _python("import netwarren"),
+            "from netwarren import Cluster": lambda: _python("from netwarren import Cluster"),
             "pytest": lambda: _session(place, UNUSED),
             "pytest with the plugin, unused": lambda: _session(place, UNUSED, *OURS),
             "pytest with a first cluster": lambda: _session(place, FIRST, *OURS),
@@ -40,8 +40,8 @@ def start_ups(turns: int) -> dict[str, Series]:
     return found
 
 
-def _python(place: str, code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], env=clean_environment(place), check=True)
+def _python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], env=clean_environment(), check=True)
 
 
 def _session(place: str, text: str, *options: str) -> None:

@@ -5,6 +5,7 @@ plugins that are needed; a suite that does not pass measures nothing.
 Does not belong here: start-up (see `startup`).
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -81,8 +82,8 @@ class Suite:
 
 
 def suites(workers: Sequence[int]) -> list[Suite]:
-    """In one process, in as many as ``workers`` says, and one that uses no cluster."""
-    found = [Suite("one process", OURS), Suite("one process, empty tests", OURS, BARE)]
+    """In one process, bare, and in as many processes as ``workers`` says."""
+    found = [Suite("one process", OURS), Suite("bare pytest, empty tests", (), BARE)]
     for count in workers:
         found.append(Suite(f"-n {count}", [*OURS, "-p", "xdist", "-n", str(count)]))
     return found
@@ -93,12 +94,17 @@ def pytest_session(
 ) -> "subprocess.CompletedProcess[str]":
     """Run pytest quietly in ``place``, with none of the plugins that happen to be installed."""
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={place}", *arguments]
-    whole = {**clean_environment(place), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
+    whole = {**clean_environment(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
     return subprocess.run(words, cwd=place, env=whole, capture_output=True, text=True, check=False)
 
 
-def clean_environment(place: str) -> dict[str, str]:
-    """Ours, with compiled modules kept in ``place``: whoever owns those that are installed may not write there."""
+def clean_environment() -> dict[str, str]:
+    """Ours, with compiled modules in a place of this run: whoever owns those that are installed may have kept none."""
     whole = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     whole.pop("PYTHONDONTWRITEBYTECODE", None)
-    return {**whole, "PYTHONPYCACHEPREFIX": os.path.join(place, "bytecode")}
+    return {**whole, "PYTHONPYCACHEPREFIX": _bytecode().name}
+
+
+@functools.cache
+def _bytecode() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="netwarren-bench-")

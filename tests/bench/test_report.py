@@ -131,7 +131,7 @@ def test_without_a_compiler_the_marks_that_need_the_floor_are_not_measured() -> 
     found.scale["floor (C)"] = [Size(10, skipped="no C compiler"), Size(1000, skipped="no C compiler")]
     del found.stepping["step_us"]
     unmeasured = [verdict for verdict in verdicts(found).values() if verdict.startswith("not measured")]
-    assert len(unmeasured) == 3 + 1 + 3 + 1
+    assert len(unmeasured) == 4 + 1 + 3 + 1
     page = report(found)["benchmarks.md"]
     assert "not measured: no C compiler" in page
 
