@@ -13,10 +13,9 @@ from pathlib import Path
 
 from bench.marks import marks
 from bench.measure import QUICK, Sizes, measure
-from bench.report import marks_table, report, summary
+from bench.readme import between_marks, summary
+from bench.report import marks_table, report
 from bench.yardsticks import HERE, ROOT
-
-BEGIN, END = "<!-- figures of make bench -->", "<!-- end of the figures -->"
 
 
 def main() -> int:
@@ -59,15 +58,6 @@ def write(texts: dict[str, str], place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (place / name).write_text(text)
-
-
-def between_marks(page: str, text: str) -> str:
-    """``page`` with ``text`` in place of what stands between its two comments. Raises ValueError without them."""
-    before, first, rest = page.partition(BEGIN)
-    _old, last, after = rest.partition(END)
-    if not (first and last):
-        raise ValueError(f"README.md has lost its comments {BEGIN} and {END}, between which the figures go")
-    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
 
 
 def say(title: str) -> None:

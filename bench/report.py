@@ -10,13 +10,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from bench.figures import Ratio, Series, number, ratio, running_mean, summarised
-from bench.marks import COMMANDS, FLOOR, MININET, NETWARREN, Mark, difference, marks
+from bench.curves import Texts, curves
+from bench.figures import number, ratio, summarised
+from bench.marks import COMMANDS, FLOOR, NETWARREN, Mark, difference, marks
 from bench.results import Built, Results, Size
-from bench.svg import Axis, Curve, chart
-
-Texts = dict[str, str]
-"""By file names."""
 
 
 def report(results: Results, tried: str = "") -> Texts:
@@ -26,58 +23,6 @@ def report(results: Results, tried: str = "") -> Texts:
     tree = {**asdict(results), "marks": [_judged(mark) for mark in marks(results)]}
     data = json.dumps(summarised(tree), indent=1, ensure_ascii=False) + "\n"
     return {"benchmarks.md": page, "benchmarks.json": data, **drawn}
-
-
-def summary(results: Results) -> list[str]:
-    """The few lines that the README has of it: ratios alone, and netwarren is 1 in all of them."""
-    names = (FLOOR, COMMANDS, MININET)
-    rows = []
-    for what, ours, others in _compared(results):
-        times = (others.get(name) for name in names)
-        rows.append([what, "1", *(number(ratio(other, ours).value) if other else "" for other in times)])
-    lines = table(["How long it takes", "netwarren", "the floor (C)", "`ip` commands", "Mininet"], rows)
-    start = results.start_up
-    if start:
-        unused, first = (
-            100 * (statistics.median(start[name].values) / statistics.median(start["pytest"].values) - 1)
-            for name in ("pytest with the plugin, unused", "pytest with a first cluster")
-        )
-        lines += [
-            f"A pytest session that uses no cluster takes {unused:.0f} % longer with the plugin than without, and one with a "
-            f"first cluster {first:.0f} %.",
-            "",
-        ]
-    return lines
-
-
-def _compared(results: Results) -> Iterable[tuple[str, Series, Mapping[str, Series]]]:
-    for what, kept in (
-        ("one node and three pods, ready for traffic", results.single),
-        (f"the same, {number(results.pause)} ms after the last one", results.paused),
-    ):
-        if NETWARREN in kept:
-            yield what, kept[NETWARREN].ready, {name: built.ready for name, built in kept.items()}
-    sustained = {name: built.whole for name, built in results.sustained.items() if built.whole}
-    if NETWARREN in sustained:
-        means = {
-            name: Series([[statistics.fmean(turn)] for turn in series.turns])
-            for name, series in sustained.items()
-        }
-        count = len(sustained[NETWARREN].turns[0]) + 1
-        what = f"made and closed, {count:,} times one after the other in one process, on average"
-        yield what, means[NETWARREN], means
-    sizes = by_pods(size for size in results.scale.get(NETWARREN, ()) if size.ready)
-    for size in sizes[-1:]:
-        others = {
-            name: next((other for other in kept if other.pods == size.pods), Size(size.pods))
-            for name, kept in results.scale.items()
-        }
-        yield (
-            f"{size.pods:,} pods on {results.nodes} nodes",
-            size.ready,
-            {name: other.ready for name, other in others.items()},
-        )
-        yield "one pod more among those", size.add, {name: other.add for name, other in others.items()}
 
 
 def marks_table(found: Sequence[Mark]) -> list[str]:
@@ -486,80 +431,7 @@ def _others(results: Results) -> Iterable[str]:
         yield ""
 
 
-# --- the curves ---
-
-
-def curves(results: Results) -> Texts:
-    """The charts, by their files' names; none of what was not measured."""
-    drawn: Texts = {}
-    whole = {name: built.whole for name, built in results.sustained.items() if built.whole}
-    if whole:
-        drawn["benchmarks-sustained.svg"] = chart(
-            "A cluster made and closed, over the run (means of 25)",
-            Axis("clusters before it, in the same process"),
-            Axis("ms"),
-            [Curve(name, running_mean(series.turns[-1], 25)) for name, series in whole.items()],
-        )
-    held = [turn for turn in results.held if len(turn) > 1]
-    if held:
-        drawn["benchmarks-memory.svg"] = chart(
-            "What the process holds, over the run",
-            Axis("clusters before it, in the same process"),
-            Axis("MB; descriptors; threads"),
-            [
-                Curve("memory, MB", [(at["clusters"], at["memory_kb"] / 1024) for at in held[-1]]),
-                Curve("descriptors", [(at["clusters"], at["descriptors"]) for at in held[-1]]),
-                Curve("threads", [(at["clusters"], at["threads"]) for at in held[-1]]),
-            ],
-        )
-    scale = {name: [size for size in sizes if size.ready] for name, sizes in results.scale.items()}
-    if any(scale.values()):
-        drawn["benchmarks-scale.svg"] = chart(
-            f"Until a cluster of {results.nodes} nodes is ready",
-            Axis("pods", logarithmic=True),
-            Axis("ms", logarithmic=True),
-            [
-                Curve(name, [(size.pods, size.ready.summary.median) for size in by_pods(sizes)])
-                for name, sizes in scale.items()
-            ],
-        )
-        drawn["benchmarks-adding.svg"] = chart(
-            "One pod more, one pod less",
-            Axis("pods that are there", logarithmic=True),
-            Axis("ms", logarithmic=True),
-            [
-                Curve(
-                    f"{verb}: {name}", [(size.pods, median(of(size))) for size in by_pods(sizes) if of(size)]
-                )
-                for verb, of in (("adding", _adding), ("removing", _removing))
-                for name, sizes in scale.items()
-            ],
-        )
-    return drawn
-
-
-def by_pods(sizes: Iterable[Size]) -> list[Size]:
-    """The smallest first."""
-    return sorted(sizes, key=lambda size: size.pods)
-
-
-def median(series: Series) -> float:
-    """Of all turns together."""
-    return series.summary.median
-
-
-def _adding(size: Size) -> Series:
-    return size.add
-
-
-def _removing(size: Size) -> Series:
-    return size.remove
-
-
 def _picture(drawn: Texts, name: str, title: str) -> Iterable[str]:
     if name in drawn:
         yield f"![{title}]({name})"
         yield ""
-
-
-__all__ = ["Ratio", "Texts", "curves", "marks_table", "report", "table"]

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,6 @@ class Contestant:
     name: str
     command: Sequence[str]
     skipped: str = ""
-    outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self, *options: object, watch: Callable[[int], None] | None = None) -> Outcome | None:
         """One turn, with ``options`` on its command line; None where it cannot run here.

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from bench.__main__ import between_marks
+from bench.curves import curves
 from bench.figures import Ratio, Series
 from bench.marks import Mark, difference, marks
-from bench.report import curves, marks_table, report, summary
+from bench.readme import between_marks, summary
+from bench.report import marks_table, report
 from bench.results import Built, Results, Size, Where
 from bench.suite import suites
 from bench.waiting import Call
