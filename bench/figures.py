@@ -110,7 +110,7 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def summarised(tree: Any, shortest: int = 20) -> Any:
+def summarised(tree: Any, shortest: int = 5) -> Any:
     """The same tree of dicts, lists and numbers, with a `Summary` for each list of ``shortest`` numbers or more."""
     if isinstance(tree, dict):
         return {key: summarised(value, shortest) for key, value in tree.items()}

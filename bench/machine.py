@@ -16,6 +16,9 @@ from bench.figures import percentile
 WORK = 400_000
 """Turns of a loop that takes some 10 ms and does nothing but compute."""
 
+NOISY = 1.5
+"""From this spread on, figures are not to be relied on."""
+
 
 @dataclass
 class Noise:
@@ -39,6 +42,11 @@ class Noise:
     def spread(self) -> float:
         """How many times as long as the fastest the computation took at the 95th percentile; 1 is silence."""
         return percentile(self.work_ms, 0.95) / min(self.work_ms)
+
+
+def in_a_word(spread: float) -> str:
+    """What a `Noise.spread` means: quiet, not quite quiet, noisy."""
+    return "quiet" if spread < 1.15 else "not quite quiet" if spread < NOISY else "noisy"
 
 
 def describe() -> dict[str, str]:

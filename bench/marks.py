@@ -168,7 +168,7 @@ def _scale(results: Results) -> list[Mark]:
     if not ours:
         return []
     floor = {size.pods: size for size in results.scale.get(FLOOR, ()) if size.ready}
-    judged = next((size for size in ours if size.pods == 1000), ours[-1])
+    judged = judged_size(ours)
     group = f"3. {judged.pods:,} pods on {results.nodes} nodes"
     found = []
     if judged.pods in floor:
@@ -203,6 +203,11 @@ def _scale(results: Results) -> list[Mark]:
     return found
 
 
+def judged_size(sizes: Sequence[Size]) -> Size:
+    """The one that the marks name, or else the last."""
+    return next((size for size in sizes if size.pods == 1000), sizes[-1])
+
+
 def _each(size: Size) -> Series:
     return Series([[value / size.pods for value in turn] for turn in size.of_pods.turns])
 
@@ -212,7 +217,7 @@ def _coming_and_going(results: Results) -> list[Mark]:
     if not ours:
         return []
     floor = {size.pods: size for size in results.scale.get(FLOOR, ()) if size.add}
-    judged = next((size for size in ours if size.pods == 1000), ours[-1])
+    judged = judged_size(ours)
     group = f"4. One pod more or less among {judged.pods:,}"
     found = []
     kinds: tuple[tuple[str, Callable[[Size], Series]], ...] = (

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from bench.curves import by_pods
 from bench.figures import Series, number, ratio
-from bench.marks import COMMANDS, FLOOR, MININET, NETWARREN
+from bench.marks import COMMANDS, FLOOR, MININET, NETWARREN, judged_size
 from bench.report import table
 from bench.results import Results, Size
 
@@ -55,7 +55,7 @@ def _compared(results: Results) -> Iterable[tuple[str, Series, Mapping[str, Seri
         what = f"made and closed, {count:,} times one after the other in one process, on average"
         yield what, means[NETWARREN], means
     sizes = by_pods(size for size in results.scale.get(NETWARREN, ()) if size.ready)
-    for size in sizes[-1:]:
+    for size in [judged_size(sizes)] if sizes else []:
         others = {
             name: next((other for other in kept if other.pods == size.pods), Size(size.pods))
             for name, kept in results.scale.items()

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from bench.curves import Texts, curves
 from bench.figures import number, ratio, summarised
+from bench.machine import NOISY, in_a_word
 from bench.marks import COMMANDS, FLOOR, NETWARREN, Mark, difference, marks
 from bench.results import Built, Results, Size
 
@@ -101,12 +102,13 @@ def _machine(results: Results) -> Iterable[str]:
         return
     loads = noise["loads"]
     spread = noise["spread"]
-    word = "quiet" if spread < 1.15 else "not quite quiet" if spread < 1.5 else "noisy"
     yield (
-        f"It was {word}: a fixed computation, between the parts of the run, took {number(spread)} times as long as its "
+        f"It was {in_a_word(spread)}: a fixed computation, between the parts of the run, took {number(spread)} times as long as its "
         f"fastest in its 95th percentile. The load was {loads[0]:.2f} before, {max(loads):.2f} at most and "
         f"{loads[-1]:.2f} at the end; other guests of the host took {number(100 * noise['stolen'])} % of a processor."
     )
+    if spread >= NOISY:
+        yield "**So these figures are for orientation: run it again when the machine has nothing else to do.**"
     yield ""
 
 

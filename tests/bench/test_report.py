@@ -212,4 +212,6 @@ def test_results_of_nothing_make_a_page_all_the_same() -> None:
 def test_noise_has_a_word(spread: float, word: str) -> None:
     found = results()
     found.noise = {**found.noise, "spread": spread}
-    assert f"It was {word}:" in report(found)["benchmarks.md"]
+    page = report(found)["benchmarks.md"]
+    assert f"It was {word}:" in page
+    assert ("run it again" in page) == (word == "noisy")
