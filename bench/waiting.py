@@ -22,6 +22,7 @@ EVERY = 0.002
 
 COMPUTING = "on a processor, or waiting for one"
 RESTING = "nothing to end"
+HIDDEN = "asleep, in what only root may see"
 
 
 @dataclass
@@ -76,7 +77,9 @@ def where(pid: int, thread: int) -> str | None:
             function = wchan.read().strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return COMPUTING if state == "R" or function in ("", "0") else function
+    if state == "R":
+        return COMPUTING
+    return function if function not in ("", "0") else HIDDEN
 
 
 def kernel_workers() -> list[int]:
