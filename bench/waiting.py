@@ -22,7 +22,7 @@ EVERY = 0.002
 
 COMPUTING = "on a processor, or waiting for one"
 RESTING = "nothing to end"
-HIDDEN = "asleep, in what only root may see"
+HIDDEN = "asleep, and not seen in what"
 
 
 @dataclass
