@@ -1,4 +1,4 @@
-"""A cluster's mesh: which of its nodes have a proxy, and what these know of its pods, services and policies.
+"""A cluster's mesh: which of its nodes and pods have a proxy, and what these know of its pods, services and policies.
 
 Rules: a pod is carried and acknowledged, or untouched; every change is known to every proxy before the call that
 made it returns; a cluster without a proxy pays nothing, this module included.
@@ -41,14 +41,14 @@ READY_SECONDS = 10.0
 
 
 class NodeProxy:
-    """The node proxy of one node, as `Cluster.deploy_ztunnel` gives it.
+    """A node proxy, or one that is dedicated to a pod, as `Cluster.deploy_ztunnel` gives it.
 
     ``pod`` is the pod it lives in, whose ports 15020 (metrics) and 15021 (readiness) serve HTTP; 15000
     (administration) does on its loopback. ``metrics`` and ``log`` are the same as objects, for
-    `netwarren.mesh.telemetry.expect`.
+    `netwarren.mesh.telemetry.expect`. ``agent`` tells it of its node's pods; a dedicated one has none.
     """
 
-    def __init__(self, pod: "Pod", agent: NodeAgent, proxy: Ztunnel) -> None:
+    def __init__(self, pod: "Pod", agent: NodeAgent | None, proxy: Ztunnel) -> None:
         self.pod = pod
         self.agent = agent
         self._proxy = proxy
@@ -75,11 +75,20 @@ class NodeProxy:
     def _redirect(self, pod: "Pod") -> None:
         config = self._proxy.config
         assert config.packet_mark is not None  # `Cluster.deploy_ztunnel` has seen to that
-        redirection.apply(pod.namespace_fd, pod.label, mark=config.packet_mark, dns=config.dns_proxy)
+        redirection.apply(
+            pod.namespace_fd, pod.label, mode=config.mode, mark=config.packet_mark, dns=config.dns_proxy
+        )
+
+    def _end(self) -> None:
+        """With its pod: at once, and its agent, too."""
+        self.shut_down(graceful=False)
+        if self.agent is not None:
+            self.agent.close()
 
     def __repr__(self) -> str:
         state = "ready" if self.ready else "running" if self.running else "ended"
-        return f"<NodeProxy on {self.pod.spec.node}: {state}>"
+        where = f"on {self.pod.spec.node}" if self.agent is not None else f"in {self.pod.label}"
+        return f"<NodeProxy {where}: {state}>"
 
 
 class Mesh:
@@ -89,6 +98,8 @@ class Mesh:
         self.authority = Authority()
         self.proxies: dict[str, NodeProxy] = {}
         """By node."""
+        self.dedicated: dict[str, NodeProxy] = {}
+        """By pod, those of one pod alone."""
         self._cluster = cluster
         self._workloads: dict[str, Workload] = {}
         self._services: dict[NamespacedName, Service] = {}
@@ -144,29 +155,21 @@ class Mesh:
             self._tell(lambda state: state.remove_policy(key))
 
     def carried(self, pod: "str | Pod") -> bool:
-        """Whether a node proxy carries the pod's traffic."""
+        """Whether a proxy carries the pod's traffic, of its node or its own."""
         return (pod if isinstance(pod, str) else pod.name) in self._carried
 
     # --- for the cluster, under its lock ---
 
     def deploy(self, node: str, config: ProxyConfig) -> NodeProxy:
+        """A proxy for the pods of a node, in a pod of its own."""
         if node in self.proxies:
             raise DuplicateName("node proxy of node", node, f"in pod {self.proxies[node].pod.name!r}")
         with ExitStack() as undo:
             pod = self._cluster.add_pod(f"ztunnel-{node}", node)
             undo.callback(pod.remove)
-            servers = NAME_SERVER_IN_PROCESS
             agent = NodeAgent()
             undo.callback(agent.close)
-            proxy = Ztunnel(
-                replace(config, node=node, ipv6=config.ipv6 and 6 in self._cluster.families),
-                agent=agent.path,
-                netns=pod.namespace_fd,
-                fetch=self.authority.fetcher(lifetime=config.certificate_lifetime),
-                mesh=self.config,
-                name_servers=tuple(servers[family] for family in self._cluster.families),
-                own=(self.workload(pod).uid, _info(self.workload(pod))),
-            )
+            proxy = self._ztunnel(pod, config, agent.path)
             undo.callback(proxy.close)
             proxy.start()
             agent.wait_synced(READY_SECONDS)
@@ -174,6 +177,51 @@ class Mesh:
             self.update(pod, protocol="HBONE")
             undo.pop_all()
         return self.proxies[node]
+
+    def deploy_dedicated(self, pod: "Pod", config: ProxyConfig) -> NodeProxy:
+        """A proxy for one pod, in that pod. One that has ended makes room for another.
+
+        For a pod and not for a node, since it shares a network namespace with its application (ztunnel's
+        ``PROXY_WORKLOAD_INFO`` names that one workload), and a pod is that namespace and that workload here.
+        """
+        if any(each.pod is pod for each in self.proxies.values()):
+            raise DuplicateName("node proxy in pod", pod.name, f"that of {pod.spec.node!r}")
+        before = self.dedicated.get(pod.name)
+        if before is not None and before.running:
+            raise DuplicateName("dedicated proxy of pod", pod.name, "running")
+        if before is None and pod.name in self._carried:
+            raise DuplicateName(
+                "proxy of pod",
+                pod.name,
+                f"that of its node {pod.spec.node!r}; add the pod with captured=False to give it its own",
+            )
+        with ExitStack() as undo:
+            proxy = self._ztunnel(pod, config)
+            undo.callback(proxy.close)
+            proxy.start()
+            deployed = NodeProxy(pod, None, proxy)
+            if before is None:
+                undo.callback(redirection.remove, pod.namespace_fd, pod.label)
+            deployed._redirect(pod)
+            self.dedicated[pod.name] = deployed
+            undo.callback(self.dedicated.pop, pod.name)
+            self.update(pod, protocol="HBONE")
+            undo.pop_all()
+        self._carried.add(pod.name)
+        return deployed
+
+    def _ztunnel(self, pod: "Pod", config: ProxyConfig, agent: str = "") -> Ztunnel:
+        """A proxy of our own for ``pod`` to live in, not started."""
+        families, workload = self._cluster.families, self.workload(pod)
+        return Ztunnel(
+            replace(config, node=pod.spec.node, ipv6=config.ipv6 and 6 in families),
+            agent=agent,
+            netns=pod.namespace_fd,
+            fetch=self.authority.fetcher(lifetime=config.certificate_lifetime),
+            mesh=self.config,
+            name_servers=tuple(NAME_SERVER_IN_PROCESS[family] for family in families),
+            own=(workload.uid, _info(workload)),
+        )
 
     def pod_added(self, pod: "Pod", captured: bool, changes: Mapping[str, Any]) -> None:
         """A pod has been wired: tell every proxy, and have its node's carry it. Raises; then it is as it was."""
@@ -192,6 +240,7 @@ class Mesh:
             self._tell(lambda state: state.add_workload(workload))
             self.follow_services()
             if carried and proxy is not None:
+                assert proxy.agent is not None  # it is one of a node
                 proxy.agent.add(workload.uid, _info(workload), pod.namespace_fd)
                 self._carried.add(pod.name)
                 proxy._redirect(pod)
@@ -206,17 +255,20 @@ class Mesh:
         if workload is None:
             return
         self._tell(lambda state: state.remove_workload(workload.uid))
+        carried = pod.name in self._carried
+        self._carried.discard(pod.name)
+        own = self.dedicated.pop(pod.name, None)
+        if own is not None:
+            own._end()
+            return
         proxy = self.proxies.get(pod.spec.node)
         if proxy is None:
             return
         if proxy.pod is pod:
             del self.proxies[pod.spec.node]
-            proxy.shut_down(graceful=False)
-            proxy.agent.close()
-        elif pod.name in self._carried:
-            self._carried.discard(pod.name)
-            if proxy.running:
-                proxy.agent.delete(workload.uid)
+            proxy._end()
+        elif carried and proxy.running and proxy.agent is not None:
+            proxy.agent.delete(workload.uid)
 
     def follow_services(self) -> None:
         """Services, or who is behind them, may have changed."""
@@ -244,15 +296,18 @@ class Mesh:
 
     def close(self) -> None:
         """The cluster ends."""
-        for proxy in self.proxies.values():
-            proxy.shut_down(graceful=False)
-            proxy.agent.close()
+        for proxy in self._all():
+            proxy._end()
         self.proxies.clear()
+        self.dedicated.clear()
 
     # --- inside ---
 
+    def _all(self) -> list[NodeProxy]:
+        return [*self.proxies.values(), *self.dedicated.values()]
+
     def _tell(self, change: Callable[[State], None]) -> None:
-        for proxy in self.proxies.values():
+        for proxy in self._all():
             try:
                 if proxy.running:
                     proxy._proxy.change(change)

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from netwarren.cluster.members import Node, Pod
 from netwarren.errors import ConfigurationError, MeshError
+from netwarren.runtime.machine import Machine
 
 if TYPE_CHECKING:
     from netwarren.cluster.cluster import Cluster
     from netwarren.cluster.mesh import Mesh, NodeProxy
+    from netwarren.mesh.config import ProxyConfig
+
+MODES = ("shared", "dedicated")
 
 _INSTALL = "install them with `python -m pip install 'netwarren[mesh]'`"
 
@@ -24,11 +28,16 @@ class Meshing:
 
     _lock: threading.RLock
     _mesh: "Mesh | None"
+    _nodes: dict[str, Node]
+    _pods: dict[str, Pod]
+    _declared: tuple[str, ...]
 
     if TYPE_CHECKING:
 
         def node(self, name: str) -> Node: ...
+        def pod(self, name: str) -> Pod: ...
         def _check_open(self) -> None: ...
+        def _own(self, machine: Machine, members: Mapping[str, Machine]) -> None: ...
 
     @property
     def mesh(self) -> "Mesh":
@@ -48,40 +57,52 @@ class Meshing:
                 self._mesh = Mesh(cast("Cluster", self))
             return self._mesh
 
-    async def deploy_ztunnel(self, node: str | Node, **config: Any) -> "NodeProxy":
+    async def deploy_ztunnel(self, node: str | Node | Pod, **config: Any) -> "NodeProxy":
         """Deploy a node proxy on ``node``: it carries the traffic of the pods added there from here on.
 
         ``config`` are fields of `netwarren.mesh.config.ProxyConfig`. It lives in a pod of its own,
-        ``ztunnel-NODE``, on a thread of its own. Returns when it is ready. Raises `DuplicateName` where there is
-        one, `ConfigurationError` for a field that there is not, and `MeshError`.
+        ``ztunnel-NODE``, on a thread of its own. Returns when it is ready.
+
+        With ``mode="dedicated"`` a pod is given in place of the node, and the proxy carries that one alone, from
+        inside: what the pod opens to others goes by way of it, and HBONE is taken for the application, which sees
+        the pod's own address then; what comes in plain text reaches the application directly. A pod can have
+        one whatever its node has, as long as the node's proxy does not carry it (``captured=False``).
+
+        Raises `DuplicateName` where there is one, `UnknownName`, `ConfigurationError` for an option that there is
+        not or that means nothing in this mode, `KernelError` where a port is taken, and `MeshError`; nothing has
+        changed then.
         """
         return self.deploy_ztunnel_sync(node, **config)
 
-    def deploy_ztunnel_sync(self, node: str | Node, **config: Any) -> "NodeProxy":
+    def deploy_ztunnel_sync(self, node: str | Node | Pod, **config: Any) -> "NodeProxy":
         """`deploy_ztunnel` for code that is not async."""
         mesh = self.mesh
-        from netwarren.mesh.config import MARK_MASK, PACKET_MARK, REPLY_MARK, ProxyConfig
-
-        fields = set(ProxyConfig.__dataclass_fields__) - {"node"}
-        unknown = set(config) - fields
-        if unknown:
-            raise ConfigurationError(
-                f"a node proxy has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(fields))}"
-            )
-        if config.get("mode", "shared") != "shared":
-            raise ConfigurationError("only mode='shared' is deployed: one proxy for all pods of a node")
-        mark = config.get("packet_mark", PACKET_MARK)
-        if mark is None or mark == REPLY_MARK or not 0 < mark <= MARK_MASK:
-            raise ConfigurationError(
-                f"packet_mark={mark!r} does not tell the proxy's packets from others; "
-                f"use one of 1 to {MARK_MASK:#x}, but not {REPLY_MARK:#x}"
-            )
+        proxy = _proxy_config(config)
         with self._lock:
             self._check_open()
+            if proxy.mode == "dedicated":
+                return mesh.deploy_dedicated(self._pod_for_a_proxy(node), proxy)
+            if isinstance(node, Pod):
+                raise ConfigurationError(
+                    f"{node.label} is no node, and a shared proxy is for all pods of one; "
+                    "say mode='dedicated' for a proxy of this pod alone"
+                )
             on = node if isinstance(node, Node) else self.node(node)
-            return mesh.deploy(on.name, ProxyConfig(**config))
+            self._own(on, self._nodes)
+            return mesh.deploy(on.name, proxy)
 
     # --- inside ---
+
+    def _pod_for_a_proxy(self, pod: str | Node | Pod) -> Pod:
+        name = pod if isinstance(pod, str) else pod.name
+        if isinstance(pod, Node) or (name not in self._pods and name in {*self._nodes, *self._declared}):
+            raise ConfigurationError(
+                f"{name!r} is a node, and a dedicated proxy is for one pod, in which it is deployed; "
+                "give that pod in place of the node"
+            )
+        found = self.pod(name) if isinstance(pod, str) else pod
+        self._own(found, self._pods)
+        return found
 
     def _carry(self, pod: Pod, captured: bool, workload: Mapping[str, Any] | None) -> None:
         """A pod has been added."""
@@ -103,3 +124,34 @@ class Meshing:
         if self._mesh is not None:
             for pod in pods:
                 self._mesh.pod_removed(pod)
+
+
+def _proxy_config(options: Mapping[str, Any]) -> "ProxyConfig":
+    """The options of one proxy; raises `ConfigurationError` for those that mean nothing."""
+    from netwarren.mesh.config import MARK_MASK, PACKET_MARK, REPLY_MARK, ProxyConfig
+
+    fields = set(ProxyConfig.__dataclass_fields__) - {"node"}
+    unknown = set(options) - fields
+    if unknown:
+        raise ConfigurationError(
+            f"a node proxy has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(fields))}"
+        )
+    mode = options.get("mode", "shared")
+    if mode not in MODES:
+        raise ConfigurationError(
+            f"mode={mode!r} is none; it is 'shared' (a proxy for all pods of a node) or 'dedicated' (for one pod)"
+        )
+    mark = options.get("packet_mark", PACKET_MARK)
+    if mark is None or mark == REPLY_MARK or not 0 < mark <= MARK_MASK:
+        raise ConfigurationError(
+            f"packet_mark={mark!r} does not tell the proxy's packets from others; "
+            f"use one of 1 to {MARK_MASK:#x}, but not {REPLY_MARK:#x}"
+        )
+    if mode == "shared":
+        return ProxyConfig(**options)
+    # Replies to a client's address would leave the pod: nothing leads them to a proxy in the same namespace.
+    if options.get("require_original_source", False) is not False:
+        raise ConfigurationError(
+            "a dedicated proxy speaks to its application from the pod's own address; leave require_original_source out"
+        )
+    return ProxyConfig(**{**options, "require_original_source": False})

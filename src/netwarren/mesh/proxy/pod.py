@@ -67,12 +67,13 @@ class PodProxy:
         config = self.common.config
         ipv6 = self.sockets.ipv6_enabled
         everywhere = ip_address("::" if ipv6 else "0.0.0.0")
-        hbone: tuple[int, Carry] = (INBOUND_HBONE_PORT, inbound.carry_hbone)
-        carriers: list[tuple[int, Carry]] = [hbone]
+        carriers: list[tuple[int, Carry]] = [(INBOUND_HBONE_PORT, inbound.carry_hbone)]
         if not self._own:
-            carriers = [(OUTBOUND_PORT, outbound.carry)]
-            if config.mode == "shared":
-                carriers += [(INBOUND_PLAINTEXT_PORT, inbound.carry_plaintext), hbone]
+            # All three in a dedicated proxy, too, as in ztunnel, where nothing is redirected to the second one.
+            carriers += [
+                (INBOUND_PLAINTEXT_PORT, inbound.carry_plaintext),
+                (OUTBOUND_PORT, outbound.carry),
+            ]
         transparent = False if self._own else config.require_original_source
         with ExitStack() as undo:
             undo.callback(self.sockets.close)

@@ -41,17 +41,19 @@ WORKLOADS = "workload proxy manager"
 
 
 class Ztunnel:
-    """The proxy of one node, from `start` to `close`; its own pages are in the namespace behind ``netns``.
+    """The proxy of one node or one pod, from `start` to `close`; its own pages are in the namespace behind ``netns``.
 
-    ``agent`` is the path of the node agent's socket, ``fetch`` where certificates come from. ``own`` is the uid of
-    the pod that it lives in, and who that is: it takes HBONE there, for its pages; None: it does not.
+    ``fetch`` is where certificates come from. ``own`` is the uid of the pod that it lives in, and who that is.
+    With ``config.mode="shared"``, ``agent`` is the path of the node agent's socket, by which it is told of the pods
+    that it carries; in its own it takes HBONE, for its pages (without ``own``: it does not). With ``"dedicated"`` it
+    carries its own pod, from the start, and there is no agent.
     """
 
     def __init__(
         self,
         config: ProxyConfig,
         *,
-        agent: str,
+        agent: str = "",
         netns: int,
         fetch: Fetch,
         mesh: Config | None = None,
@@ -61,7 +63,7 @@ class Ztunnel:
         self.config = config
         self.metrics = Metrics()
         self.log = Log(line_format=config.log_format)
-        self.readiness = Readiness(WORKLOADS)
+        self.readiness = Readiness(*(() if config.mode == "dedicated" else (WORKLOADS,)))
         self.state = State(mesh)
         self.pods: dict[str, PodProxy] = {}
         self.failure: BaseException | None = None
@@ -72,6 +74,7 @@ class Ztunnel:
         self._name_servers = name_servers
         self._own = own
         self._own_proxy: PodProxy | None = None
+        self._client: ZdsClient | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ending: asyncio.Event
@@ -149,8 +152,6 @@ class Ztunnel:
         pod = PodProxy(self._common, uid, info, netns)
         await pod.start()
         self.pods[uid] = pod
-        self.metrics.proxies_started.labels().add()
-        self._count()
         workload = pod.known()
         if workload is not None and (workload.protocol == "HBONE" or workload.native_tunnel):
             self._common.secrets.prefetch(workload.identity)
@@ -159,8 +160,6 @@ class Ztunnel:
         pod = self.pods.pop(uid, None)
         if pod is not None:
             await pod.stop(graceful=graceful)
-            self.metrics.proxies_stopped.labels().add()
-            self._count()
 
     # --- on its thread ---
 
@@ -187,13 +186,36 @@ class Ztunnel:
             self._netns, f"the node proxy of {self.config.node}", mark=None, ipv6=self.config.ipv6
         )
         servers: list[HttpServer] = []
-        client = ZdsClient(self._agent, _Pods(self), on_ready=self._on_ready)
-        self._client = client
-        following: asyncio.Task[None] | None = None
         try:
             for server in self._pages(sockets):
                 servers.append(server)
                 await server.start()
+            if self.config.mode == "dedicated":
+                await self._carry_own(started)
+            else:
+                await self._carry_the_agents(started)
+        finally:
+            for server in servers:
+                await server.close(grace=0.2)
+            await secrets.close()
+            sockets.close()
+
+    async def _carry_own(self, started: "Future[None]") -> None:
+        """Carry the pod that it lives in, until it is to end."""
+        assert self._own is not None  # a dedicated proxy is told whose it is
+        uid, info = self._own
+        await self.start_pod(uid, info, self._netns)
+        try:
+            started.set_result(None)
+            await self._ending.wait()
+        finally:
+            await self.stop_pod(uid, graceful=self._graceful)
+
+    async def _carry_the_agents(self, started: "Future[None]") -> None:
+        """Carry the pods that the node's agent tells of, until it is to end."""
+        self._client = client = ZdsClient(self._agent, _Pods(self), on_ready=self._on_ready)
+        following: asyncio.Task[None] | None = None
+        try:
             if self._own is not None:
                 own = PodProxy(self._common, *self._own, self._netns, own=True)
                 await own.start()
@@ -217,10 +239,6 @@ class Ztunnel:
             await client.stop_all(graceful=self._graceful)
             if self._own_proxy is not None:
                 await self._own_proxy.stop(graceful=self._graceful)
-            for server in servers:
-                await server.close(grace=0.2)
-            await secrets.close()
-            sockets.close()
 
     def _on_ready(self, ready: bool) -> None:
         if ready:
@@ -229,8 +247,9 @@ class Ztunnel:
             self.readiness.begin(WORKLOADS)
 
     def _count(self) -> None:
+        pending = self._client.states.pending if self._client is not None else ()
         self.metrics.proxies_active.labels().set(len(self.pods))
-        self.metrics.proxies_pending.labels().set(len(self._client.states.pending))
+        self.metrics.proxies_pending.labels().set(len(pending))
 
     def _pages(self, sockets: PodSockets) -> Iterator[HttpServer]:
         """One by one, so that each is somebody's when the next cannot be made."""
@@ -296,6 +315,11 @@ class _Pods:
             await self._proxy.start_pod(uid, info, netns)
         except MeshError as error:
             raise MeshError(f"failed to start proxy : {error}") from error
+        self._proxy.metrics.proxies_started.labels().add()
+        self._proxy._count()
 
     async def stop(self, uid: str, *, graceful: bool) -> None:
-        await self._proxy.stop_pod(uid, graceful=graceful)
+        if uid in self._proxy.pods:
+            await self._proxy.stop_pod(uid, graceful=graceful)
+            self._proxy.metrics.proxies_stopped.labels().add()
+            self._proxy._count()
