@@ -5,6 +5,7 @@ default contexts), BoringSSL (Envoy) and rustls (ztunnel).
 Does not belong here: keeping certificates fresh (see `secrets`), judging them (see `tls` and `crl`).
 """
 
+import ipaddress
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from netwarren.errors import MeshError
-from netwarren.mesh.identity.certificate import Certificate, facts, timestamp, to_pem
+from netwarren.mesh.identity.certificate import Certificate, facts, parsed, timestamp, to_pem
 from netwarren.mesh.model import Identity
 
 RootKey: TypeAlias = Literal["ec", "rsa"]
@@ -126,20 +127,73 @@ class Authority:
         lifetime: float = DAY,
         now: float | None = None,
         purposes: Collection[Purpose] = ("server", "client"),
+        hosts: Collection[str] = (),
     ) -> Certificate:
         """A certificate for ``identity`` that is valid for ``lifetime`` seconds from ``now`` (default: this moment).
 
         X.509 knows whole seconds: it begins up to one second earlier and ends up to one later. A negative lifetime
-        gives one that has expired. Raises `MeshError` for an identity that was refused (`refuse`).
+        gives one that has expired. ``hosts`` are names and addresses by which others know its holder besides, as
+        a server whose name clients check. Raises `MeshError` for an identity that was refused (`refuse`).
         """
+        names = [_general_name(each) for each in hosts]
+        public, own = self._leaf_key.public_key(), self._leaf_id
+        leaf = self._leaf(identity, public, own, lifetime=lifetime, now=now, purposes=purposes, names=names)
+        return Certificate.of(identity, (leaf, *self.chain), self.roots, self._leaf_pem)
+
+    def sign(
+        self,
+        request: bytes,
+        identity: Identity | None = None,
+        *,
+        lifetime: float = DAY,
+        now: float | None = None,
+    ) -> tuple[bytes, ...]:
+        """The chain (DER, leaf first, without the root) that certifies a request's key (PEM; RFC 2986).
+
+        It is for ``identity``, or else for the one that the request names, and otherwise as `issue` has it. Raises
+        `MeshError` for what is no request, is not signed with its own key, or names no SPIFFE identity.
+        """
+
+        def parse() -> tuple[x509.CertificateSigningRequest, list[str]]:
+            read = x509.load_pem_x509_csr(request)
+            if not read.is_signature_valid:
+                raise MeshError("a certificate's request is not signed with the key that is in it")
+            try:
+                found = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            except x509.ExtensionNotFound:
+                return read, []
+            return read, found.get_values_for_type(x509.UniformResourceIdentifier)
+
+        read, uris = parsed("a certificate's request", parse)
+        key = read.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+            raise MeshError(f"a certificate's request has a key of a kind that is not certified: {key!r}")
+        if identity is None:
+            if len(uris) != 1:
+                raise MeshError(f"a certificate's request names {len(uris)} identities, not one: {uris}")
+            identity = Identity.parse(uris[0])
+        own = x509.SubjectKeyIdentifier.from_public_key(key)
+        return self._leaf(identity, key, own, lifetime=lifetime, now=now), *self.chain
+
+    def _leaf(
+        self,
+        identity: Identity,
+        key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        own: x509.SubjectKeyIdentifier,
+        *,
+        lifetime: float,
+        now: float | None,
+        purposes: Collection[Purpose] = ("server", "client"),
+        names: Collection[x509.GeneralName] = (),
+    ) -> bytes:
         if identity in self._refused:
             raise MeshError(f"{self!r} refuses {identity}: {self._refused[identity]}")
         begin = time.time() if now is None else now
         end = begin + lifetime
-        subject = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity))])
+        subject = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity)), *names])
         usages = x509.ExtendedKeyUsage([_PURPOSES[purpose] for purpose in purposes])
         builder = (
-            x509.CertificateBuilder(self._name, x509.Name([]), self._leaf_key.public_key())
+            x509.CertificateBuilder(self._name, x509.Name([]), key)
             .serial_number(self._serial())
             .not_valid_before(timestamp(min(begin, end - 1)))
             .not_valid_after(timestamp(end, up=True))
@@ -147,11 +201,10 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_SPEAKS, critical=True)
             .add_extension(usages, critical=False)
-            .add_extension(self._leaf_id, critical=False)
+            .add_extension(own, critical=False)
             .add_extension(self._key_id, critical=False)
         )
-        leaf = _der(builder.sign(self._key, hashes.SHA256()))
-        return Certificate.of(identity, (leaf, *self.chain), self.roots, self._leaf_pem)
+        return _der(builder.sign(self._key, hashes.SHA256()))
 
     def fetcher(
         self, *, lifetime: float = DAY, now: Callable[[], float] = time.time
@@ -207,6 +260,13 @@ def _make_key(kind: RootKey) -> _Key:
     if kind == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return ec.generate_private_key(ec.SECP256R1())
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _der(certificate: x509.Certificate) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from netwarren.errors import MeshError
-from netwarren.mesh.identity.certificate import Certificate, facts, identities
+from netwarren.mesh.identity.certificate import Certificate, facts, identities, read_chain
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.failure import HandshakeError, WrongIdentity, WrongTrustDomain
 from netwarren.mesh.model import Identity
@@ -54,6 +54,33 @@ def server_context(
     ``tls12`` it is a new context each time.
     """
     return _context(certificate, True, tuple(certificate.roots if roots is None else roots), tls12)
+
+
+def serving_context(certificate: Certificate) -> ssl.SSLContext:
+    """What a server that asks its clients for no certificate accepts with; ALPN ``h2``. Raises `MeshError`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        _load(context, certificate)
+    except (ssl.SSLError, ValueError) as error:
+        raise MeshError(f"TLS does not take the certificate of {certificate.identity}: {error}") from None
+    return context
+
+
+def trusting_context(roots: bytes) -> ssl.SSLContext:
+    """What a client without a certificate connects with, that checks the server's name by ``roots`` (PEM); ALPN ``h2``.
+
+    Raises `MeshError` for roots that do not parse.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_verify_locations(cadata=b"".join(read_chain(roots)))
+    except (ssl.SSLError, ValueError) as error:
+        raise MeshError(f"TLS does not take the authority's roots: {error}") from None
+    return context
 
 
 def _context(certificate: Certificate, server: bool, roots: tuple[bytes, ...], tls12: bool) -> ssl.SSLContext:
