@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from netwarren.cluster.node_proxy import NodeProxy
+from netwarren.cluster.ztunnel_program import ZtunnelProgram
 from netwarren.errors import (
-    ClosedError,
     ConfigurationError,
     DuplicateName,
     MeshConfigError,
@@ -30,6 +31,7 @@ from netwarren.mesh.proxy.ztunnel import Ztunnel
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.references import check_workload
 from netwarren.mesh.state.store import State
+from netwarren.runtime.program import Command
 from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
 
 if TYPE_CHECKING:
@@ -40,55 +42,11 @@ if TYPE_CHECKING:
 READY_SECONDS = 10.0
 
 
-class NodeProxy:
-    """A node proxy, or one that is dedicated to a pod, as `Cluster.deploy_ztunnel` gives it.
+class Binary(NamedTuple):
+    """Another ztunnel program, and how long it may take until it is ready."""
 
-    ``pod`` is the pod it lives in, whose ports 15020 (metrics) and 15021 (readiness) serve HTTP; 15000
-    (administration) does on its loopback. ``metrics`` and ``log`` are the same as objects, for
-    `netwarren.mesh.telemetry.expect`. ``agent`` tells it of its node's pods; a dedicated one has none.
-    """
-
-    def __init__(self, pod: "Pod", agent: NodeAgent | None, proxy: Ztunnel) -> None:
-        self.pod = pod
-        self.agent = agent
-        self._proxy = proxy
-        self.metrics = proxy.metrics
-        self.log = proxy.log
-
-    @property
-    def ready(self) -> bool:
-        """Whether it carries all pods that it was told of; what port 15021 says."""
-        return self._proxy.running and self._proxy.readiness.ready
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._proxy.running
-
-    def shut_down(self, *, graceful: bool = True) -> None:
-        """End it as SIGTERM does: connections get 5 s to end by themselves, or (``graceful=False``) none.
-
-        Its pods stay redirected, and reach nobody then.
-        """
-        self._proxy.close(graceful=graceful)
-
-    def _redirect(self, pod: "Pod") -> None:
-        config = self._proxy.config
-        assert config.packet_mark is not None  # `Cluster.deploy_ztunnel` has seen to that
-        redirection.apply(
-            pod.namespace_fd, pod.label, mode=config.mode, mark=config.packet_mark, dns=config.dns_proxy
-        )
-
-    def _end(self) -> None:
-        """With its pod: at once, and its agent, too."""
-        self.shut_down(graceful=False)
-        if self.agent is not None:
-            self.agent.close()
-
-    def __repr__(self) -> str:
-        state = "ready" if self.ready else "running" if self.running else "ended"
-        where = f"on {self.pod.spec.node}" if self.agent is not None else f"in {self.pod.label}"
-        return f"<NodeProxy {where}: {state}>"
+    command: Command
+    ready_timeout: float
 
 
 class Mesh:
@@ -160,7 +118,7 @@ class Mesh:
 
     # --- for the cluster, under its lock ---
 
-    def deploy(self, node: str, config: ProxyConfig) -> NodeProxy:
+    def deploy(self, node: str, config: ProxyConfig, binary: Binary | None = None) -> NodeProxy:
         """A proxy for the pods of a node, in a pod of its own."""
         if node in self.proxies:
             raise DuplicateName("node proxy of node", node, f"in pod {self.proxies[node].pod.name!r}")
@@ -169,16 +127,21 @@ class Mesh:
             undo.callback(pod.remove)
             agent = NodeAgent()
             undo.callback(agent.close)
-            proxy = self._ztunnel(pod, config, agent.path)
+            proxy = self._started(pod, config, binary, agent.path)
             undo.callback(proxy.close)
-            proxy.start()
-            agent.wait_synced(READY_SECONDS)
+            try:
+                agent.wait_synced(READY_SECONDS)
+            except MeshError as error:
+                if isinstance(proxy, Ztunnel):
+                    raise
+                raise proxy.failed(f"says that it is ready, but {error}") from error
             self.proxies[node] = NodeProxy(pod, agent, proxy)
+            undo.callback(self.proxies.pop, node, None)
             self.update(pod, protocol="HBONE")
             undo.pop_all()
         return self.proxies[node]
 
-    def deploy_dedicated(self, pod: "Pod", config: ProxyConfig) -> NodeProxy:
+    def deploy_dedicated(self, pod: "Pod", config: ProxyConfig, binary: Binary | None = None) -> NodeProxy:
         """A proxy for one pod, in that pod. One that has ended makes room for another.
 
         For a pod and not for a node, since it shares a network namespace with its application (ztunnel's
@@ -196,9 +159,8 @@ class Mesh:
                 f"that of its node {pod.spec.node!r}; add the pod with captured=False to give it its own",
             )
         with ExitStack() as undo:
-            proxy = self._ztunnel(pod, config)
+            proxy = self._started(pod, config, binary)
             undo.callback(proxy.close)
-            proxy.start()
             deployed = NodeProxy(pod, None, proxy)
             if before is None:
                 undo.callback(redirection.remove, pod.namespace_fd, pod.label)
@@ -210,11 +172,26 @@ class Mesh:
         self._carried.add(pod.name)
         return deployed
 
-    def _ztunnel(self, pod: "Pod", config: ProxyConfig, agent: str = "") -> Ztunnel:
-        """A proxy of our own for ``pod`` to live in, not started."""
+    def _started(
+        self, pod: "Pod", config: ProxyConfig, binary: Binary | None, agent: str = ""
+    ) -> Ztunnel | ZtunnelProgram:
+        """A proxy that lives in ``pod``, started: our own, or another program."""
         families, workload = self._cluster.families, self.workload(pod)
-        return Ztunnel(
-            replace(config, node=pod.spec.node, ipv6=config.ipv6 and 6 in families),
+        config = replace(config, node=pod.spec.node, ipv6=config.ipv6 and 6 in families)
+        if binary is not None:
+            program = ZtunnelProgram(
+                binary.command,
+                pod,
+                config,
+                _info(workload),
+                agent=agent,
+                authority=self.authority,
+                mesh=self.config,
+            )
+            program.start(binary.ready_timeout)
+            return program
+        proxy = Ztunnel(
+            config,
             agent=agent,
             netns=pod.namespace_fd,
             fetch=self.authority.fetcher(lifetime=config.certificate_lifetime),
@@ -222,6 +199,12 @@ class Mesh:
             name_servers=tuple(NAME_SERVER_IN_PROCESS[family] for family in families),
             own=(workload.uid, _info(workload)),
         )
+        try:
+            proxy.start()
+        except BaseException:
+            proxy.close()
+            raise
+        return proxy
 
     def pod_added(self, pod: "Pod", captured: bool, changes: Mapping[str, Any]) -> None:
         """A pod has been wired: tell every proxy, and have its node's carry it. Raises; then it is as it was."""
@@ -308,12 +291,7 @@ class Mesh:
 
     def _tell(self, change: Callable[[State], None]) -> None:
         for proxy in self._all():
-            try:
-                if proxy.running:
-                    proxy._proxy.change(change)
-            except ClosedError:
-                if proxy.running:
-                    raise  # else it has just ended, and needs to know nothing
+            proxy._tell(change, lambda: self.config)
 
     def _check(self, workload: Workload) -> None:
         # The workload is among those that there are: it may be its own waypoint.

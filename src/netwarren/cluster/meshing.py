@@ -5,17 +5,21 @@ cluster without one pays nothing.
 Does not belong here: what the mesh knows and does (see `mesh`).
 """
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from netwarren.cluster.members import Node, Pod
 from netwarren.errors import ConfigurationError, MeshError
+from netwarren.runtime.background import READY_SECONDS
 from netwarren.runtime.machine import Machine
+from netwarren.runtime.program import Command
 
 if TYPE_CHECKING:
     from netwarren.cluster.cluster import Cluster
-    from netwarren.cluster.mesh import Mesh, NodeProxy
+    from netwarren.cluster.mesh import Mesh
+    from netwarren.cluster.node_proxy import NodeProxy
     from netwarren.mesh.config import ProxyConfig
 
 MODES = ("shared", "dedicated")
@@ -57,7 +61,14 @@ class Meshing:
                 self._mesh = Mesh(cast("Cluster", self))
             return self._mesh
 
-    async def deploy_ztunnel(self, node: str | Node | Pod, **config: Any) -> "NodeProxy":
+    async def deploy_ztunnel(
+        self,
+        node: str | Node | Pod,
+        *,
+        binary: Command | str | os.PathLike[str] | None = None,
+        ready_timeout: float = READY_SECONDS,
+        **config: Any,
+    ) -> "NodeProxy":
         """Deploy a node proxy on ``node``: it carries the traffic of the pods added there from here on.
 
         ``config`` are fields of `netwarren.mesh.config.ProxyConfig`. It lives in a pod of its own,
@@ -68,20 +79,44 @@ class Meshing:
         the pod's own address then; what comes in plain text reaches the application directly. A pod can have
         one whatever its node has, as long as the node's proxy does not carry it (``captured=False``).
 
-        Raises `DuplicateName` where there is one, `UnknownName`, `ConfigurationError` for an option that there is
-        not or that means nothing in this mode, `KernelError` where a port is taken, and `MeshError`; nothing has
-        changed then.
-        """
-        return self.deploy_ztunnel_sync(node, **config)
+        ``binary`` is another ztunnel, as the command that starts it: it runs in that pod as a program
+        (`NodeProxy.program`), with the variables that configure Istio's (`netwarren.mesh.environment`), our node
+        agent (``INPOD_UDS``), the mesh as a file (``LOCAL_XDS_PATH``) and our authority (``CA_ADDRESS``), and has
+        ``ready_timeout`` seconds until port 15021 says that it is ready. ``python -m netwarren.mesh`` is one.
 
-    def deploy_ztunnel_sync(self, node: str | Node | Pod, **config: Any) -> "NodeProxy":
+        Raises `DuplicateName` where there is one, `UnknownName`, `ConfigurationError` for an option that there is
+        not or that means nothing in this mode, `KernelError` where a port is taken, and `MeshError`, with what it
+        wrote for a program that does not start, ends or is not ready in time; nothing has changed then.
+        """
+        if binary is None:
+            return self.deploy_ztunnel_sync(node, **config)
+        from netwarren.runtime import loop
+
+        return await loop.on_thread(
+            lambda _: self.deploy_ztunnel_sync(node, binary=binary, ready_timeout=ready_timeout, **config)
+        )
+
+    def deploy_ztunnel_sync(
+        self,
+        node: str | Node | Pod,
+        *,
+        binary: Command | str | os.PathLike[str] | None = None,
+        ready_timeout: float = READY_SECONDS,
+        **config: Any,
+    ) -> "NodeProxy":
         """`deploy_ztunnel` for code that is not async."""
         mesh = self.mesh
+        from netwarren.cluster.mesh import Binary
+
         proxy = _proxy_config(config)
+        program = None
+        if binary is not None:
+            command = [binary] if isinstance(binary, str | os.PathLike) else list(binary)
+            program = Binary(command, ready_timeout)
         with self._lock:
             self._check_open()
             if proxy.mode == "dedicated":
-                return mesh.deploy_dedicated(self._pod_for_a_proxy(node), proxy)
+                return mesh.deploy_dedicated(self._pod_for_a_proxy(node), proxy, program)
             if isinstance(node, Pod):
                 raise ConfigurationError(
                     f"{node.label} is no node, and a shared proxy is for all pods of one; "
@@ -89,7 +124,7 @@ class Meshing:
                 )
             on = node if isinstance(node, Node) else self.node(node)
             self._own(on, self._nodes)
-            return mesh.deploy(on.name, proxy)
+            return mesh.deploy(on.name, proxy, program)
 
     # --- inside ---
 

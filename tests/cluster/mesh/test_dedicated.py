@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.errors import ClosedError, ConfigurationError, DuplicateName, KernelError, UnknownName
 from netwarren.mesh.inpod import redirection
 from netwarren.mesh.inpod.rules import as_text

@@ -21,7 +21,7 @@ from h2.events import (
 )
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.certificate import Certificate
 from netwarren.mesh.identity.tls import client_context

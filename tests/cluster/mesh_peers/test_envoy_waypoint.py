@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.mesh.model import GatewayAddress, NetworkAddress
 from netwarren.mesh.telemetry.expect import expect_record_sync
 from netwarren.topology.addresses import parse_address

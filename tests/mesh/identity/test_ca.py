@@ -50,11 +50,11 @@ def served(authority: Authority) -> Iterator[int]:
     server.close()
 
 
-async def connect(host: str, port: int) -> socket.socket:
+async def connect(port: int) -> socket.socket:
     made = socket.socket()
     made.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(made, (host, port))
+        await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", port))
     except OSError:
         made.close()
         raise
@@ -185,7 +185,7 @@ async def test_garbage_ends_its_connection_and_others_are_served(authority: Auth
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
     await reader.read()
     writer.close()
-    plain = await connect("127.0.0.1", served)
+    plain = await connect(served)
     plain.send(b"garbage" * 100)
     assert (await client(authority, served).fetch(CLIENT)).identity == CLIENT
     plain.close()
@@ -215,7 +215,7 @@ async def test_a_server_may_close_with_connections_open(authority: Authority) ->
     server.close()
     server.close()
     with pytest.raises(OSError):
-        await connect("127.0.0.1", port)
+        await connect(port)
     writer.close()
 
 

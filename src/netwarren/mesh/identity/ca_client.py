@@ -20,8 +20,8 @@ from netwarren.mesh.model import Identity
 SECONDS = 10.0
 """For one certificate."""
 
-Connect = Callable[[str, int], Awaitable[socket.socket]]
-"""A connected, non-blocking socket to a host and port."""
+Connect = Callable[[int], Awaitable[socket.socket]]
+"""A connected, non-blocking socket to a port of the authority's host."""
 
 
 class CaClient:
@@ -61,7 +61,7 @@ class CaClient:
         return decode_answer(answer, identity, key.key)
 
     async def _call(self, message: bytes) -> bytes:
-        connected = await self._connect(self._host, self._port)
+        connected = await self._connect(self._port)
         try:
             reader, writer = await asyncio.open_connection(
                 sock=connected, ssl=self._context, server_hostname=self._host

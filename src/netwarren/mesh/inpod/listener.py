@@ -23,7 +23,9 @@ class Listener:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self._directory = tempfile.mkdtemp(prefix="netwarren-zds-", dir=_private()) if path is None else None
+        self._directory = (
+            tempfile.mkdtemp(prefix="netwarren-zds-", dir=private_run()) if path is None else None
+        )
         self.path = path if path is not None else f"{self._directory}/ztunnel.sock"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         bound = False
@@ -54,7 +56,7 @@ class Listener:
                 os.rmdir(self._directory)
 
 
-def _private() -> str | None:
+def private_run() -> str | None:
     """The /run that the sandbox has laid over the host's (see `netwarren.sandbox.names`); None where it could not."""
     run = os.path.dirname(names.directory())
     try:

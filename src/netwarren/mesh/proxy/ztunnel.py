@@ -46,7 +46,8 @@ class Ztunnel:
     ``fetch`` is where certificates come from. ``own`` is the uid of the pod that it lives in, and who that is.
     With ``config.mode="shared"``, ``agent`` is the path of the node agent's socket, by which it is told of the pods
     that it carries; in its own it takes HBONE, for its pages (without ``own``: it does not). With ``"dedicated"`` it
-    carries its own pod, from the start, and there is no agent.
+    carries its own pod, from the start, and there is no agent. ``follows`` is for ``/config_dump`` to tell: whether
+    what it knows follows a file (``config.followsLocalXds``).
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Ztunnel:
         mesh: Config | None = None,
         name_servers: tuple[Address, ...] = (),
         own: tuple[str, WorkloadInfo] | None = None,
+        log: Log | None = None,
+        follows: bool = False,
     ) -> None:
         self.config = config
         self.metrics = Metrics()
-        self.log = Log(line_format=config.log_format)
+        self.log = log or Log(line_format=config.log_format)
         self.readiness = Readiness(*(() if config.mode == "dedicated" else (WORKLOADS,)))
         self.state = State(mesh)
         self.pods: dict[str, PodProxy] = {}
@@ -73,6 +76,7 @@ class Ztunnel:
         self._fetch = fetch
         self._name_servers = name_servers
         self._own = own
+        self._follows = follows
         self._own_proxy: PodProxy | None = None
         self._client: ZdsClient | None = None
         self._thread: threading.Thread | None = None
@@ -91,19 +95,33 @@ class Ztunnel:
         self._thread.start()
         started.result()
 
-    def close(self, *, graceful: bool = False) -> None:
-        """End it: with time for connections to end by themselves (``graceful``), or at once. Again is fine."""
+    def end(self, *, graceful: bool = False) -> None:
+        """Have it end: with time for connections to end by themselves (``graceful``), or at once. Returns before."""
         if self._thread is None:
             return
         self._graceful = graceful
         with suppress(RuntimeError):  # it has ended by itself
             self._loop.call_soon_threadsafe(self._ending.set)
-        self._thread.join()
+
+    def close(self, *, graceful: bool = False) -> None:
+        """`end` it, and return when that is so. Again is fine."""
+        self.end(graceful=graceful)
+        if self._thread is not None:
+            self._thread.join()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it has ended, by whatever cause; False after ``seconds``."""
+        return bool(wait((self._ended,), seconds).done)
 
     @property
     def running(self) -> bool:
         """Whether it has been started and has not ended."""
         return self._thread is not None and not self._ended.done()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it carries all pods that it was told of."""
+        return self.readiness.ready
 
     def change(self, change: Callable[[State], None]) -> None:
         """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end."""
@@ -299,6 +317,11 @@ class Ztunnel:
             services=part("services"),
             policies=part("policies"),
             staged_services=part("stagedServices"),
+            config=lambda: {
+                "proxyMode": self.config.mode,
+                "localNode": self.config.node,
+                "followsLocalXds": self._follows,
+            },
             certificates=certificates,
             workload_state=workloads,
         )

@@ -1,0 +1,150 @@
+"""The node proxy as a program of its own: ``python -m netwarren.mesh``, configured by a ztunnel's environment.
+
+Rules: it lives in the network namespace that it is started in; its log is its standard output; SIGTERM and SIGINT give
+connections time to end, a second SIGINT gives none; what cannot be is one line on standard error and a status of 1.
+Does not belong here: what the variables mean (see `environment`), what the proxy does (see `proxy.ztunnel`).
+"""
+
+import io
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from types import FrameType
+from urllib.parse import urlsplit
+
+from netwarren.errors import ClosedError, MeshConfigError, MeshError, NetwarrenError
+from netwarren.mesh import environment
+from netwarren.mesh.environment import Environment
+from netwarren.mesh.identity.authority import Authority
+from netwarren.mesh.identity.ca_client import CaClient
+from netwarren.mesh.identity.secrets import Fetch
+from netwarren.mesh.inpod.sockets import PodSockets, check_capabilities
+from netwarren.mesh.local_file import LocalFile
+from netwarren.mesh.model import SocketAddress
+from netwarren.mesh.proxy.dialling import dial
+from netwarren.mesh.proxy.ztunnel import Ztunnel
+from netwarren.mesh.state.local_config import Config
+from netwarren.mesh.telemetry.log import Log
+from netwarren.topology.addresses import Address, parse_address
+
+LOOK_SECONDS = 0.02
+"""Between two looks at the local configuration's file."""
+
+
+def main(variables: Mapping[str, str] = os.environ) -> int:
+    """Run until it is told to end; returns its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        return _run(environment.read(variables))
+    except NetwarrenError as error:
+        print(f"ztunnel: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(told: Environment) -> int:
+    config, own = told.config, told.own
+    check_capabilities(mark=config.packet_mark, transparent=config.require_original_source is True)
+    file = LocalFile(told.mesh_path) if told.mesh_path else None
+    netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    with PodSockets(netns, "where the proxy runs", mark=config.packet_mark) as sockets:
+        proxy = Ztunnel(
+            config,
+            agent=told.agent_path,
+            netns=netns,
+            fetch=_fetch(told, sockets),
+            mesh=file.read() if file is not None else Config(),
+            name_servers=name_servers(),
+            # Its uid is not told; by who it is, it is found.
+            own=None if own is None else (f"{own.namespace}/{own.name}", own),
+            log=Log(line_format=config.log_format, stream=sys.stdout),
+            follows=file is not None,
+        )
+        proxy.start()
+        _end_on_signals(proxy)
+        while not proxy.wait(LOOK_SECONDS):
+            if file is not None and file.changed():
+                _reload(proxy, file)
+    os.close(netns)
+    if proxy.failure is not None:
+        print(f"ztunnel: {proxy.failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _reload(proxy: Ztunnel, file: LocalFile) -> None:
+    try:
+        config = file.read()
+        proxy.change(lambda state: state.replace(config))
+    except MeshConfigError as error:  # it goes on with what it knows
+        proxy.log.write("error", "ztunnel::state", str(error), {})
+    except ClosedError:
+        pass  # it ends
+
+
+def _end_on_signals(proxy: Ztunnel) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        proxy.end(graceful=True)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _fetch(told: Environment, sockets: PodSockets) -> Fetch:
+    config = told.config
+    if told.fake_ca:
+        return Authority(config.trust_domain).fetcher(lifetime=config.certificate_lifetime)
+    try:
+        with open(told.ca_roots, "rb") as file:
+            roots = file.read()
+    except OSError as error:
+        raise MeshConfigError(
+            f"CA_ROOT_CA={told.ca_roots!r}, the roots by which the authority is trusted, cannot be read: "
+            f"{error.strerror}"
+        ) from None
+
+    addresses = _resolved(told.ca_address)
+
+    async def connect(port: int) -> socket.socket:
+        *others, last = [SocketAddress(each, port) for each in addresses]
+        for each in others:
+            with suppress(MeshError):
+                return (await dial(sockets, each, seconds=config.connect_timeout)).socket
+        return (await dial(sockets, last, seconds=config.connect_timeout)).socket
+
+    return CaClient(
+        told.ca_address,
+        roots,
+        connect,
+        lifetime=config.certificate_lifetime,
+        impersonates=config.mode == "shared",
+    ).fetch
+
+
+def _resolved(url: str) -> list[Address]:
+    """The addresses of a URL's host: now, for the proxy's thread has nobody to ask where it stands."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise MeshConfigError(f"CA_ADDRESS={url!r}: the host is not known: {error.strerror}") from None
+    return [parse_address(str(each[4][0])) for each in found]
+
+
+def name_servers(path: str = "/etc/resolv.conf") -> tuple[Address, ...]:
+    """The name servers of resolv.conf(5), which the DNS proxy asks what it does not know."""
+    found: list[Address] = []
+    try:
+        with open(path, errors="replace") as file:
+            for line in file:
+                match line.split():
+                    case ["nameserver", address, *_]:
+                        found.append(parse_address(address.partition("%")[0]))
+    except (OSError, NetwarrenError):
+        pass  # names that the mesh does not know are not found then
+    return tuple(found)
