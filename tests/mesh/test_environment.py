@@ -57,7 +57,7 @@ def test_what_is_written_is_read_back(config: ProxyConfig) -> None:
     assert read(variables_of(told)) == told
 
 
-def test_there_is_no_control_plane_in_it() -> None:
+def test_there_is_no_control_plane_unless_one_is_named() -> None:
     assert variables_of(Environment())["XDS_ADDRESS"] == ""
 
 

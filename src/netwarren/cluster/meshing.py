@@ -81,7 +81,8 @@ class Meshing:
 
         ``binary`` is another ztunnel, as the command that starts it: it runs in that pod as a program
         (`NodeProxy.program`), with the variables that configure Istio's (`netwarren.mesh.environment`), our node
-        agent (``INPOD_UDS``), the mesh as a file (``LOCAL_XDS_PATH``) and our authority (``CA_ADDRESS``), and has
+        agent (``INPOD_UDS``), the mesh as a file and by xDS (``LOCAL_XDS_PATH``, ``XDS_ADDRESS``) and our authority
+        (``CA_ADDRESS``), and has
         ``ready_timeout`` seconds until port 15021 says that it is ready. ``python -m netwarren.mesh`` is one.
 
         Raises `DuplicateName` where there is one, `UnknownName`, `ConfigurationError` for an option that there is

@@ -1,7 +1,7 @@
 """A ztunnel that is a program of its own in a pod: its environment, its files, its authority, its process.
 
-Rules: it is told what a ztunnel is told in Kubernetes, by the variables and files of Istio's (`netwarren.mesh.environment`);
-what it knows of the mesh is a file, which is replaced whole; all of it goes with the program.
+Rules: it is told what a ztunnel is told in Kubernetes, by variables (`netwarren.mesh.environment`), a control plane and a
+file, which is replaced whole; all of it goes with the program.
 Does not belong here: which pods it carries and what it is told of them (see `mesh`).
 """
 
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from netwarren.errors import MeshError, NetwarrenError, ProgramError
 from netwarren.mesh import local_file
 from netwarren.mesh.config import ADMIN_PORT, READINESS_PORT, ProxyConfig
+from netwarren.mesh.control.server import ControlPlane
 from netwarren.mesh.environment import Environment, variables_of
 from netwarren.mesh.identity.authority import Authority
-from netwarren.mesh.identity.ca_server import CaServer
 from netwarren.mesh.inpod.listener import private_run
 from netwarren.mesh.inpod.sockets import PodSockets
 from netwarren.mesh.inpod.zds import WorkloadInfo
@@ -46,9 +46,10 @@ _log = logging.getLogger(__name__)
 class ZtunnelProgram:
     """The program ``command`` as the proxy that lives in ``pod``, from `start` to `close`.
 
-    ``own`` is who the pod is, ``agent`` where the node's agent listens; a dedicated one has none. A program that says
-    in its ``/config_dump`` that it follows the file (``config.followsLocalXds``, as ours does) is waited for
-    whenever that changes; any other knows what there was when it read it, which Istio's does once, at its start.
+    ``own`` is who the pod is, ``agent`` where the node's agent listens; a dedicated one has none. A program that
+    subscribes to the mesh (``XDS_ADDRESS``, as Istio's does) or says in its ``/config_dump`` that it follows the file
+    (``config.followsLocalXds``, as ours does) is waited for whenever that changes; any other knows what there was
+    when it read it.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class ZtunnelProgram:
         self._own = own
         self._agent = agent
         self._authority = authority
+        self._mesh = mesh
         self._written = self._text(mesh)
         self._path = ""
+        self._control: ControlPlane
         self._undo = contextlib.ExitStack()
 
     def start(self, ready_timeout: float) -> None:
@@ -92,15 +95,17 @@ class ZtunnelProgram:
         local_file.write(roots, self._authority.roots_pem)
         with PodSockets(self._pod.namespace_fd, self._pod.label) as sockets:
             listener = sockets.listen(SocketAddress(ip_address("127.0.0.1"), 0))
-        authority = CaServer(self._authority, listener)
-        self._undo.callback(authority.close)
-        authority.start()
+        self._control = ControlPlane(self._authority, listener, self._mesh)
+        self._undo.callback(self._control.close)
+        self._control.start()
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}"
         told = Environment(
             self.config,
             self._own,
             agent_path=self._agent,
             mesh_path=self._path,
-            ca_address=f"https://127.0.0.1:{listener.getsockname()[1]}",
+            xds_address=address,
+            ca_address=address,
             ca_roots=roots,
         )
         self.program = self._pod.popen(
@@ -130,6 +135,11 @@ class ZtunnelProgram:
             return
         local_file.write(self._path, text)
         self._written = text
+        try:
+            self._control.change(mesh, FOLLOW_SECONDS)
+        except MeshError as error:
+            if self.running:
+                raise self.failed(str(error)) from error
         if not self.follows:
             return
         wanted = _plain(mesh)

@@ -26,14 +26,16 @@ class Environment:
     """All that a ztunnel is told at its start.
 
     ``own`` is the pod that it lives in, which a dedicated one carries. ``mesh_path`` is a file of the local
-    configuration (`state.local_config`). ``ca_roots`` is a file of PEM. ``fake_ca``: certificates are those of an
-    authority of its own, which nobody else trusts.
+    configuration (`state.local_config`). ``xds_address`` is where discovery is served, empty for nowhere; ours does not
+    ask there. ``ca_roots`` is a file of PEM, for both addresses. ``fake_ca``: certificates are those of an authority of
+    its own, which nobody else trusts.
     """
 
     config: ProxyConfig = field(default_factory=ProxyConfig)
     own: WorkloadInfo | None = None
     agent_path: str = AGENT_PATH
     mesh_path: str = ""
+    xds_address: str = ""
     ca_address: str = CA_ADDRESS
     ca_roots: str = ""
     fake_ca: bool = False
@@ -43,7 +45,7 @@ class Environment:
 
 
 def variables_of(environment: Environment) -> dict[str, str]:
-    """The variables that say ``environment``; there is no control plane (``XDS_ADDRESS`` is empty)."""
+    """The variables that say ``environment``."""
     config, own = environment.config, environment.own
     said: dict[str, object] = {
         "PROXY_MODE": config.mode,
@@ -66,13 +68,14 @@ def variables_of(environment: Environment) -> dict[str, str]:
         "LOG_FORMAT": config.log_format,
         "INPOD_ENABLED": config.mode == "shared",  # of older ones
         "INPOD_UDS": environment.agent_path,
-        "XDS_ADDRESS": "",
+        "XDS_ADDRESS": environment.xds_address,
         "CA_ADDRESS": environment.ca_address,
         "FAKE_CA": environment.fake_ca,
     }
     optional: dict[str, object] = {
         "LOCAL_XDS_PATH": environment.mesh_path,
         "CA_ROOT_CA": environment.ca_roots,
+        "XDS_ROOT_CA": environment.ca_roots,
         "PACKET_MARK": config.packet_mark,
         "ENABLE_ORIG_SRC": config.require_original_source,
     }
@@ -139,6 +142,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         own=_own(get, config.mode),
         agent_path=get("INPOD_UDS", str, AGENT_PATH),
         mesh_path=get("LOCAL_XDS_PATH", str, ""),
+        xds_address=get("XDS_ADDRESS", str, ""),
         ca_address=get("CA_ADDRESS", str, CA_ADDRESS),
         ca_roots=get("CA_ROOT_CA", str, "./var/run/secrets/istio/root-cert.pem"),
         fake_ca=get("FAKE_CA", _truth, False),

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from netwarren.errors import ClosedError, MeshConfigError, MeshError, NetwarrenError
 from netwarren.mesh import environment
+from netwarren.mesh.control.certificate_client import CertificateClient
 from netwarren.mesh.environment import Environment
 from netwarren.mesh.identity.authority import Authority
-from netwarren.mesh.identity.ca_client import CaClient
 from netwarren.mesh.identity.secrets import Fetch
 from netwarren.mesh.inpod.sockets import PodSockets, check_capabilities
 from netwarren.mesh.local_file import LocalFile
@@ -117,7 +117,7 @@ def _fetch(told: Environment, sockets: PodSockets) -> Fetch:
                 return (await dial(sockets, each, seconds=config.connect_timeout)).socket
         return (await dial(sockets, last, seconds=config.connect_timeout)).socket
 
-    return CaClient(
+    return CertificateClient(
         told.ca_address,
         roots,
         connect,

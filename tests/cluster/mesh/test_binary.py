@@ -23,6 +23,7 @@ from netwarren.mesh.model import Match, Policy, StringMatch
 from netwarren.mesh.telemetry.expect import expect_record_sync
 from tests.cluster.mesh.conftest import double, ended, talk
 from tests.cluster.mesh.test_pages import get
+from tests.mesh.control.test_discovery import SUBSCRIBER
 
 OURS = [sys.executable, "-m", "netwarren.mesh"]
 IDENTITY = "spiffe://cluster.local/ns/default/sa/{}"
@@ -304,6 +305,36 @@ def test_one_that_reads_its_file_once_is_not_waited_for(cluster: Cluster, tmp_pa
     assert json.loads(body)["policies"] == []
 
 
+_SUBSCRIBES = f"""
+import os, threading
+{SUBSCRIBER}
+address, roots = os.environ["XDS_ADDRESS"].removeprefix("https://"), os.environ["XDS_ROOT_CA"]
+threading.Thread(target=follow, args=(address, roots), daemon=True).start()
+{_READS_ONCE}
+"""
+
+
+def test_one_that_subscribes_to_the_mesh_has_acknowledged_what_changes_before_the_call_returns(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    pytest.importorskip("grpc")
+    binary = script(tmp_path, _SUBSCRIBES)
+    proxy = cluster.deploy_ztunnel_sync("node-a", binary=binary, ready_timeout=60.0)
+    program = proxy.program
+    assert program is not None
+    program.wait_for_output("^subscribed$", 20.0)
+    cluster.mesh.add_policy(Policy("policy", "default", "Namespace", "Allow"))
+    assert "+ default/policy\n" in program.output
+    web = cluster.add_pod("web", "node-b")
+    assert "+ cluster1//v1/Pod/default/web\n" in program.output
+    cluster.add_service("web", pods=[web], ports={80: 8080})
+    assert "+ default/web.default.svc.cluster.local\n" in program.output
+    web.remove()
+    cluster.mesh.remove_policy("default", "policy")
+    assert "- default/policy\n" in program.output
+    assert "- cluster1//v1/Pod/default/web\n" in program.output
+
+
 def test_one_that_says_that_it_follows_and_does_not_is_one_error(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +355,7 @@ def _left() -> tuple[set[str], set[str]]:
     """The files and threads that a deployment may leave."""
     files = {each for each in os.listdir(private_run() or "/tmp") if each.startswith("netwarren-mesh-")}
     threads = {each.name for each in threading.enumerate()}
-    return files, {each for each in threads if each in ("netwarren-authority", "netwarren-agent")}
+    return files, {each for each in threads if each in ("netwarren-control", "netwarren-agent")}
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,20 @@
 
 Rules: pure; ``istio.v1.auth.IstioCertificateService`` (istio/api, ``security/v1alpha1/ca.proto``), as istio/ztunnel
 asks it (`src/identity/caclient.rs`); PEM in both messages, the answer's last text being the roots.
-Does not belong here: the call (see `grpc`), connections (see `ca_server`, `ca_client`).
+Does not belong here: the call (see `grpc`), connections (see `server`, `certificate_client`).
 """
 
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
-from google.protobuf.message import DecodeError
 
 from netwarren.errors import MeshError
+from netwarren.mesh.control.schema import classes, decoded, encoded
 from netwarren.mesh.identity.authority import DAY, Authority
 from netwarren.mesh.identity.certificate import Certificate, to_pem
 from netwarren.mesh.model import Identity
@@ -25,7 +24,18 @@ PATH = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 IMPERSONATED = "ImpersonatedIdentity"
 """In a request's metadata: whom a proxy asks for, that asks for others."""
 
-_PACKAGE = "istio.v1.auth"
+_MESSAGES = classes(
+    "istio.v1.auth",
+    {
+        "IstioCertificateRequest": "csr 1 string, validity_duration 3 int64, metadata 4 Struct",
+        "IstioCertificateResponse": "cert_chain 1 *string",
+        # google.protobuf.Struct, as far as it is used.
+        "Struct": "fields 1 *FieldsEntry",
+        "FieldsEntry": "key 1 string, value 2 Value",
+        "Value": "string_value 3 string",
+    },
+)
+_REQUEST, _RESPONSE = _MESSAGES["IstioCertificateRequest"], _MESSAGES["IstioCertificateResponse"]
 
 
 class NewKey(NamedTuple):
@@ -54,13 +64,13 @@ def encode_request(request: bytes, lifetime: float, impersonated: Identity | Non
     """The message that asks for a certificate of ``lifetime`` seconds, for another identity if given."""
     message = _REQUEST(csr=request.decode(), validity_duration=max(1, round(lifetime)))
     if impersonated is not None:
-        message.metadata.fields[IMPERSONATED].string_value = str(impersonated)
-    return bytes(message.SerializeToString())
+        message.metadata.fields.add(key=IMPERSONATED).value.string_value = str(impersonated)
+    return encoded(message)
 
 
 def decode_answer(data: bytes, identity: Identity, key: bytes) -> Certificate:
     """The certificate that an answer has for ``key``. Raises `MeshError`, also where it is another identity's."""
-    chain = [text.encode() for text in _decoded(_RESPONSE, data).cert_chain]
+    chain = [text.encode() for text in decoded(_RESPONSE, data).cert_chain]
     if len(chain) < 2:
         raise MeshError(
             f"the authority's answer for {identity} has {len(chain)} parts, and not chain and root"
@@ -79,47 +89,10 @@ def methods(
 
 
 def _create_certificate(authority: Authority, now: Callable[[], float], data: bytes) -> bytes:
-    asked = _decoded(_REQUEST, data)
-    wanted = asked.metadata.fields[IMPERSONATED].string_value if asked.HasField("metadata") else ""
+    asked = decoded(_REQUEST, data)
+    wanted = {each.key: each.value.string_value for each in asked.metadata.fields}.get(IMPERSONATED)
     identity = Identity.parse(wanted) if wanted else None
     lifetime = float(asked.validity_duration) if asked.validity_duration > 0 else DAY
     chain = authority.sign(asked.csr.encode(), identity, lifetime=lifetime, now=now())
     texts = [*map(to_pem, chain), authority.roots_pem]
-    return bytes(_RESPONSE(cert_chain=[each.decode() for each in texts]).SerializeToString())
-
-
-# --- the schema -----------------------------------------------------------------------------------
-
-
-def _classes() -> tuple[Any, Any]:
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="ca.proto", package=_PACKAGE, syntax="proto3")
-    file.dependency.append("google/protobuf/struct.proto")
-    request = file.message_type.add(name="IstioCertificateRequest")
-    optional, repeated = field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    request.field.add(name="csr", number=1, type=field.TYPE_STRING, label=optional)
-    request.field.add(name="validity_duration", number=3, type=field.TYPE_INT64, label=optional)
-    struct = ".google.protobuf.Struct"
-    request.field.add(name="metadata", number=4, type=field.TYPE_MESSAGE, label=optional, type_name=struct)
-    response = file.message_type.add(name="IstioCertificateResponse")
-    response.field.add(name="cert_chain", number=1, type=field.TYPE_STRING, label=repeated)
-    pool = descriptor_pool.DescriptorPool()  # of our own: others may have Istio's files in the default one
-    pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    made = (
-        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{each.name}"))
-        for each in (request, response)
-    )
-    return next(made), next(made)
-
-
-_REQUEST, _RESPONSE = _classes()
-
-
-def _decoded(kind: Any, data: bytes) -> Any:
-    message = kind()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise MeshError(f"that is no {kind.DESCRIPTOR.name}: {error}") from None
-    return message
+    return encoded(_RESPONSE(cert_chain=[each.decode() for each in texts]))

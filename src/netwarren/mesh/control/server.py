@@ -1,8 +1,8 @@
-"""An authority that is served: Istio's certificate service on a socket, for proxies in processes of their own.
+"""A control plane that is served: certificates and discovery on a socket, for a ztunnel that is a program of its own.
 
 Rules: one thread with one loop; TLS with a certificate of the authority itself, which its clients trust by its roots;
 nobody is asked who they are, for it is a test's.
-Does not belong here: what is asked and answered (see `certificate_service`), which network the socket is in.
+Does not belong here: what is asked and answered (see `certificate_service`, `discovery`), which network the socket is in.
 """
 
 import asyncio
@@ -11,23 +11,30 @@ import socket
 import threading
 from concurrent.futures import Future
 
-from netwarren.mesh.identity import grpc, tls
+from netwarren.errors import MeshError
+from netwarren.mesh.control import discovery, grpc
+from netwarren.mesh.control.certificate_service import methods
+from netwarren.mesh.control.discovery import Discovery
+from netwarren.mesh.control.resources import resources_of
+from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
-from netwarren.mesh.identity.certificate_service import methods
 from netwarren.mesh.model import Identity
+from netwarren.mesh.state.local_config import Config
 
 HOSTS = ("localhost", "127.0.0.1", "::1", "istiod.istio-system.svc")
 """What its certificate calls it: where it is, and what a ztunnel may take it for."""
 
 
-class CaServer:
-    """Serves ``authority`` on ``listener``, which it closes, from `start` to `close`."""
+class ControlPlane:
+    """Serves ``authority`` and what ``mesh`` is on ``listener``, which it closes, from `start` to `close`."""
 
-    def __init__(self, authority: Authority, listener: socket.socket) -> None:
+    def __init__(self, authority: Authority, listener: socket.socket, mesh: Config | None = None) -> None:
         self._listener = listener
         self._methods = methods(authority)
+        self._discovery = Discovery(resources_of(mesh or Config()), self._settled)
         identity = Identity(authority.trust_domain, "istio-system", "istiod")
         self._context = tls.serving_context(authority.issue(identity, hosts=HOSTS))
+        self._waiting: list[Future[list[str]]] = []
         self._ending: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
@@ -36,10 +43,38 @@ class CaServer:
         """Start its thread; who connects from now on is answered."""
         started: Future[None] = Future()
         self._thread = threading.Thread(
-            target=self._run, args=(started,), name="netwarren-authority", daemon=True
+            target=self._run, args=(started,), name="netwarren-control", daemon=True
         )
         self._thread.start()
         started.result()
+
+    def change(self, mesh: Config, seconds: float) -> None:
+        """The mesh is another now; returns when every subscriber has acknowledged that.
+
+        Raises `MeshError` where one refuses, or has not answered in time.
+        """
+        resources = resources_of(mesh)
+        answered: Future[list[str]] = Future()
+
+        def apply() -> None:
+            self._discovery.refusals.clear()
+            self._discovery.change(resources)
+            self._waiting.append(answered)
+            self._settled()
+
+        try:
+            self._loop.call_soon_threadsafe(apply)
+            refusals = answered.result(seconds)
+        except RuntimeError:
+            return  # it is closed, and so are they
+        except TimeoutError:
+            raise MeshError(
+                f"a subscriber to the mesh's resources has not acknowledged them within {seconds:g} s"
+            ) from None
+        if refusals:
+            raise MeshError(
+                f"a subscriber to the mesh's resources does not take all of them: {'; '.join(refusals)}"
+            )
 
     def close(self) -> None:
         """End it, and every connection; again is fine."""
@@ -48,6 +83,15 @@ class CaServer:
                 self._loop.call_soon_threadsafe(self._ending.set)
             self._thread.join()
         self._listener.close()
+
+    # --- on its thread ---
+
+    def _settled(self) -> None:
+        if self._discovery.settled:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                if not each.done():
+                    each.set_result(list(self._discovery.refusals))
 
     def _run(self, started: "Future[None]") -> None:
         try:
@@ -62,13 +106,14 @@ class CaServer:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         connections: set[asyncio.Task[None]] = set()
+        streams: dict[str, grpc.StreamMethod] = {discovery.PATH: self._discovery.subscribe}
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             connections.add(task)
             try:
-                await grpc.serve(reader, writer, self._methods)
+                await grpc.serve(reader, writer, self._methods, streams)
             except (OSError, asyncio.CancelledError):
                 pass  # the client is gone, or the server is to go
             finally:

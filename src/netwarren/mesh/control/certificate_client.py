@@ -1,7 +1,7 @@
 """Certificates from an authority elsewhere, by Istio's certificate service: for a proxy in a process of its own.
 
 Rules: a connection for each call, with a time limit for all of it; the key is made here and stays in memory.
-Does not belong here: what is asked and answered (see `certificate_service`), keeping it fresh (see `secrets`).
+Does not belong here: what is asked and answered (see `certificate_service`), keeping it fresh (see `identity.secrets`).
 """
 
 import asyncio
@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from netwarren.errors import MeshConfigError, MeshError
-from netwarren.mesh.identity import grpc, tls
+from netwarren.mesh.control import grpc
+from netwarren.mesh.control.certificate_service import PATH, decode_answer, encode_request, new_key
+from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.certificate import Certificate
-from netwarren.mesh.identity.certificate_service import PATH, decode_answer, encode_request, new_key
 from netwarren.mesh.model import Identity
 
 SECONDS = 10.0
@@ -24,8 +25,8 @@ Connect = Callable[[int], Awaitable[socket.socket]]
 """A connected, non-blocking socket to a port of the authority's host."""
 
 
-class CaClient:
-    """Asks the authority at ``address`` (``https://HOST:PORT``); `fetch` is a `secrets.Fetch`.
+class CertificateClient:
+    """Asks the authority at ``address`` (``https://HOST:PORT``); `fetch` is an `identity.secrets.Fetch`.
 
     ``roots`` (PEM) are what its server's certificate is trusted by. ``impersonates``: it asks for its pods' identities
     rather than for its own, as a shared ztunnel does. Raises `MeshConfigError` for an address that is none.

@@ -1,6 +1,7 @@
 """Certificates by Istio's certificate service: a ztunnel's request, the authority's answer, and what may go wrong."""
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
@@ -15,18 +16,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from netwarren.errors import MeshConfigError, MeshError
-from netwarren.mesh.identity import grpc, tls
-from netwarren.mesh.identity.authority import Authority
-from netwarren.mesh.identity.ca_client import CaClient
-from netwarren.mesh.identity.ca_server import CaServer
-from netwarren.mesh.identity.certificate import Certificate, facts
-from netwarren.mesh.identity.certificate_service import (
+from netwarren.mesh.control import grpc
+from netwarren.mesh.control.certificate_client import CertificateClient
+from netwarren.mesh.control.certificate_service import (
     PATH,
     decode_answer,
     encode_request,
     methods,
     new_key,
 )
+from netwarren.mesh.control.server import ControlPlane
+from netwarren.mesh.identity import tls
+from netwarren.mesh.identity.authority import Authority
+from netwarren.mesh.identity.certificate import Certificate, facts
 from tests.mesh.identity.peers import CLIENT, SERVER, handshake
 
 
@@ -44,7 +46,7 @@ def authority() -> Authority:
 def served(authority: Authority) -> Iterator[int]:
     """The port of a server of the authority."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = CaServer(authority, listener)
+    server = ControlPlane(authority, listener)
     server.start()
     yield listener.getsockname()[1]
     server.close()
@@ -61,8 +63,16 @@ async def connect(port: int) -> socket.socket:
     return made
 
 
-def client(authority: Authority, port: int, *, impersonates: bool = True, lifetime: float = 60.0) -> CaClient:
-    return CaClient(
+async def let_go(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+def client(
+    authority: Authority, port: int, *, impersonates: bool = True, lifetime: float = 60.0
+) -> CertificateClient:
+    return CertificateClient(
         f"https://127.0.0.1:{port}",
         authority.roots_pem,
         connect,
@@ -174,7 +184,7 @@ async def test_an_authority_that_is_not_there_is_one_error(authority: Authority)
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "https://", ""])
 def test_an_address_that_is_none_is_refused(authority: Authority, address: str) -> None:
     with pytest.raises(MeshConfigError, match="https://HOST:PORT"):
-        CaClient(address, authority.roots_pem, connect, lifetime=1.0, impersonates=True)
+        CertificateClient(address, authority.roots_pem, connect, lifetime=1.0, impersonates=True)
 
 
 async def test_garbage_ends_its_connection_and_others_are_served(authority: Authority, served: int) -> None:
@@ -184,7 +194,7 @@ async def test_garbage_ends_its_connection_and_others_are_served(authority: Auth
     )
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
     await reader.read()
-    writer.close()
+    await let_go(writer)
     plain = await connect(served)
     plain.send(b"garbage" * 100)
     assert (await client(authority, served).fetch(CLIENT)).identity == CLIENT
@@ -199,12 +209,12 @@ async def test_a_method_that_there_is_not_is_unimplemented(authority: Authority,
     with pytest.raises(grpc.CallFailed, match=r"there is no /a\.B/C") as caught:
         await grpc.call(reader, writer, "localhost", "/a.B/C", b"")
     assert caught.value.status == grpc.UNIMPLEMENTED
-    writer.close()
+    await let_go(writer)
 
 
 async def test_a_server_may_close_with_connections_open(authority: Authority) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = CaServer(authority, listener)
+    server = ControlPlane(authority, listener)
     server.start()
     context = tls.trusting_context(authority.roots_pem)
     port = listener.getsockname()[1]
@@ -216,17 +226,17 @@ async def test_a_server_may_close_with_connections_open(authority: Authority) ->
     server.close()
     with pytest.raises(OSError):
         await connect(port)
-    writer.close()
+    await let_go(writer)
 
 
 def test_whatever_comes_a_server_says_something_or_ends() -> None:
     rng = random.Random(1)
     begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
     for _ in range(300):
-        connection = grpc.ServerConnection({})
-        connection.receive(b"")
-        data = begin + rng.randbytes(rng.randrange(1, 200))
-        connection.receive(data)
+        said: list[bytes] = []
+        connection = grpc.ServerConnection({}, {}, said.append)
+        connection.receive(begin + rng.randbytes(rng.randrange(1, 200)))
+        assert said
 
 
 # --- other people's client --------------------------------------------------------------------------
