@@ -169,6 +169,8 @@ class Mesh:
             undo.callback(self.dedicated.pop, pod.name)
             self.update(pod, protocol="HBONE")
             undo.pop_all()
+        if before is not None:
+            before._end()
         self._carried.add(pod.name)
         return deployed
 

@@ -88,7 +88,7 @@ class ZtunnelProgram:
             raise
 
     def _start(self, ready_timeout: float) -> None:
-        directory = tempfile.mkdtemp(prefix="netwarren-mesh-", dir=private_run())
+        directory = tempfile.mkdtemp(prefix=f"netwarren-mesh-{os.getpid()}-", dir=private_run())
         self._undo.callback(shutil.rmtree, directory, ignore_errors=True)
         self._path, roots = os.path.join(directory, "mesh.yaml"), os.path.join(directory, "roots.pem")
         local_file.write(self._path, self._written)

@@ -17,13 +17,13 @@ from netwarren import Cluster, Pod
 from netwarren.cluster import mesh as mesh_module
 from netwarren.cluster import ztunnel_program
 from netwarren.cluster.node_proxy import NodeProxy
-from netwarren.errors import MeshError
+from netwarren.errors import MeshError, ProgramError
 from netwarren.mesh.inpod.listener import private_run
 from netwarren.mesh.model import Match, Policy, StringMatch
 from netwarren.mesh.telemetry.expect import expect_record_sync
 from tests.cluster.mesh.conftest import double, ended, talk
 from tests.cluster.mesh.test_pages import get
-from tests.mesh.control.test_discovery import SUBSCRIBER
+from tests.mesh.control.subscriber import SUBSCRIBER
 
 OURS = [sys.executable, "-m", "netwarren.mesh"]
 IDENTITY = "spiffe://cluster.local/ns/default/sa/{}"
@@ -268,6 +268,30 @@ def test_a_pod_for_one_that_has_ended_is_refused(cluster: Cluster) -> None:
     cluster.add_pod("elsewhere", "node-b")
 
 
+def test_one_that_ends_and_nobody_expected_that_is_told_at_the_clusters_end() -> None:
+    before = _left()
+    cluster = Cluster()
+    proxy = deploy(cluster)
+    assert proxy.program is not None
+    os.kill(proxy.program.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, proxy.program.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(
+        ProgramError, match=r"netwarren\.mesh.*was killed by SIGKILL and nobody expected that"
+    ):
+        cluster.close()
+    assert _left() == before
+
+
+def test_a_dedicated_one_that_has_ended_makes_room_for_another(cluster: Cluster) -> None:
+    before = _left()
+    pod = cluster.add_pod("web", "node-a")
+    first = cluster.deploy_ztunnel_sync(pod, mode="dedicated", binary=OURS, ready_timeout=60.0)
+    assert first.program is not None
+    first.program.stop()
+    assert cluster.deploy_ztunnel_sync(pod, mode="dedicated").ready
+    assert _left() == before
+
+
 async def test_the_loop_goes_on_while_it_is_deployed(cluster: Cluster) -> None:
     turns = 0
 
@@ -353,7 +377,8 @@ def test_one_that_says_that_it_follows_and_does_not_is_one_error(
 
 def _left() -> tuple[set[str], set[str]]:
     """The files and threads that a deployment may leave."""
-    files = {each for each in os.listdir(private_run() or "/tmp") if each.startswith("netwarren-mesh-")}
+    ours = f"netwarren-mesh-{os.getpid()}-"
+    files = {each for each in os.listdir(private_run() or "/tmp") if each.startswith(ours)}
     threads = {each.name for each in threading.enumerate()}
     return files, {each for each in threads if each in ("netwarren-control", "netwarren-agent")}
 

@@ -19,6 +19,7 @@ from netwarren.mesh.control.server import ControlPlane
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.model import Policy, Workload
 from netwarren.mesh.state.local_config import Config
+from tests.mesh.control.subscriber import SUBSCRIBER
 
 _REQUEST = discovery._MESSAGES["DeltaDiscoveryRequest"]
 _RESPONSE = discovery._MESSAGES["DeltaDiscoveryResponse"]
@@ -143,38 +144,6 @@ def test_other_types_are_not_answered_and_what_is_no_request_is_an_error() -> No
 
 
 # --- on a connection --------------------------------------------------------------------------------
-
-SUBSCRIBER = '''
-"""Subscribes to both types by the grpc library, acknowledges, and prints the names that come and go."""
-import queue, sys
-import grpc
-from netwarren.mesh.control import discovery
-from netwarren.mesh.control.resources import ADDRESS, AUTHORIZATION
-
-def follow(address, roots, acknowledge=True, error=""):
-    request, response = (discovery._MESSAGES[f"DeltaDiscovery{each}"] for each in ("Request", "Response"))
-    asked = queue.SimpleQueue()
-    for url in (ADDRESS, AUTHORIZATION):
-        asked.put(request(type_url=url, resource_names_subscribe=["*"]))
-    credentials = grpc.ssl_channel_credentials(open(roots, "rb").read())
-    with grpc.secure_channel(address, credentials) as channel:
-        call = channel.stream_stream(discovery.PATH, request.SerializeToString, response.FromString)
-        try:
-            for each in call(iter(asked.get, None)):
-                for resource in each.resources:
-                    print("+", resource.name, flush=True)
-                for name in each.removed_resources:
-                    print("-", name, flush=True)
-                if acknowledge:
-                    answer = request(type_url=each.type_url, response_nonce=each.nonce)
-                    if error and each.resources:
-                        answer.error_detail.message = error
-                    asked.put(answer)
-                if each.type_url == AUTHORIZATION and each.nonce == "2":
-                    print("subscribed", flush=True)
-        except grpc.RpcError as failure:
-            print("ended", failure.code().name, flush=True)
-'''
 
 
 @pytest.fixture

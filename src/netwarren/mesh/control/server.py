@@ -20,6 +20,7 @@ from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.model import Identity
 from netwarren.mesh.state.local_config import Config
+from netwarren.runtime import standing
 
 HOSTS = ("localhost", "127.0.0.1", "::1", "istiod.istio-system.svc")
 """What its certificate calls it: where it is, and what a ztunnel may take it for."""
@@ -41,6 +42,7 @@ class ControlPlane:
 
     def start(self) -> None:
         """Start its thread; who connects from now on is answered."""
+        standing.home()  # its failure belongs to the caller
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="netwarren-control", daemon=True
@@ -95,6 +97,7 @@ class ControlPlane:
 
     def _run(self, started: "Future[None]") -> None:
         try:
+            standing.live_in(standing.home())  # not in the pod that its maker may stand in
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self._serve(started))
         except BaseException as error:
