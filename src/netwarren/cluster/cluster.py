@@ -286,7 +286,7 @@ class Cluster(Serving, Meshing):
             gone = pod if isinstance(pod, Pod) else self.pod(pod)
             self._own(gone, self._pods)
             gone._retire("was removed", _ADD_ANEW)
-            self._carry_no_more([gone])
+            refused = self._carry_no_more([gone])
         try:
             untold = self._end([gone])
         finally:
@@ -296,6 +296,8 @@ class Cluster(Serving, Meshing):
                     self._forget(gone.name, self._pods)
                     self._model.remove_pod(gone.name)
         raise_untold(untold)
+        if refused is not None:
+            raise refused
 
     def remove_node(self, node: str | Node) -> None:
         """Remove a node and the pods on it."""
@@ -306,7 +308,7 @@ class Cluster(Serving, Meshing):
             pods = list(gone.pods.values())
             for machine in (gone, *pods):
                 machine._retire("was removed", _ADD_ANEW)
-            self._carry_no_more(pods)
+            refused = self._carry_no_more(pods)
         try:
             untold = self._end([*pods, gone])
         finally:
@@ -324,6 +326,8 @@ class Cluster(Serving, Meshing):
                         self._services.forget(gone.name)
                     self._declared = tuple(name for name in self._declared if name != gone.name)
         raise_untold(untold)
+        if refused is not None:
+            raise refused
 
     def resolve(self, name: str, family: FamilyArgument | None = None) -> str:
         """The address of the service, pod or node ``name``, as text: in ``family``, or the cluster's first one.

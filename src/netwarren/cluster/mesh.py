@@ -6,7 +6,7 @@ Does not belong here: what a proxy does (see `netwarren.mesh`).
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -230,16 +230,27 @@ class Mesh:
                 self._carried.add(pod.name)
                 proxy._redirect(pod)
         except BaseException:
-            self.pod_removed(pod)
+            with suppress(MeshError):  # what failed is raised already
+                self.pod_removed(pod)
             raise
 
     def pod_removed(self, pod: "Pod") -> None:
-        """A pod goes, or has gone."""
+        """A pod goes, or has gone. What a proxy does not take of that is raised when all else is done."""
         workload = self._workloads.pop(pod.name, None)
         self._changes.pop(pod.name, None)
         if workload is None:
             return
-        self._tell(lambda state: state.remove_workload(workload.uid))
+        has_proxy = any(each.pod is pod for each in self._all())
+        if has_proxy:
+            self._let_go(pod, workload)  # first: it need not know that it goes
+        try:
+            self._tell(lambda state: state.remove_workload(workload.uid))
+        finally:
+            if not has_proxy:
+                self._let_go(pod, workload)
+
+    def _let_go(self, pod: "Pod", workload: Workload) -> None:
+        """End the proxy that lives in a pod, and that of its node carries it no more."""
         carried = pod.name in self._carried
         self._carried.discard(pod.name)
         own = self.dedicated.pop(pod.name, None)
@@ -292,8 +303,14 @@ class Mesh:
         return [*self.proxies.values(), *self.dedicated.values()]
 
     def _tell(self, change: Callable[[State], None]) -> None:
+        failed: list[MeshError] = []
         for proxy in self._all():
-            proxy._tell(change, lambda: self.config)
+            try:
+                proxy._tell(change, lambda: self.config)
+            except MeshError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]  # the others have been told
 
     def _check(self, workload: Workload) -> None:
         # The workload is among those that there are: it may be its own waypoint.

@@ -82,8 +82,8 @@ class Meshing:
         ``binary`` is another ztunnel, as the command that starts it: it runs in that pod as a program
         (`NodeProxy.program`), with the variables that configure Istio's (`netwarren.mesh.environment`), our node
         agent (``INPOD_UDS``), the mesh as a file and by xDS (``LOCAL_XDS_PATH``, ``XDS_ADDRESS``) and our authority
-        (``CA_ADDRESS``), and has
-        ``ready_timeout`` seconds until port 15021 says that it is ready. ``python -m netwarren.mesh`` is one.
+        (``CA_ADDRESS``), and has ``ready_timeout`` seconds until port 15021 says that it is ready.
+        ``python -m netwarren.mesh`` is one.
 
         Raises `DuplicateName` where there is one, `UnknownName`, `ConfigurationError` for an option that there is
         not or that means nothing in this mode, `KernelError` where a port is taken, and `MeshError`, with what it
@@ -155,11 +155,16 @@ class Meshing:
         if self._mesh is not None:
             self._mesh.follow_services()
 
-    def _carry_no_more(self, pods: Iterable[Pod]) -> None:
-        """Pods are about to go; before that cuts off the sockets of a proxy there."""
+    def _carry_no_more(self, pods: Iterable[Pod]) -> MeshError | None:
+        """Pods are about to go; before that cuts off the sockets of a proxy there. What a proxy did not take of it."""
+        refused: MeshError | None = None
         if self._mesh is not None:
             for pod in pods:
-                self._mesh.pod_removed(pod)
+                try:
+                    self._mesh.pod_removed(pod)
+                except MeshError as error:
+                    refused = refused or error
+        return refused
 
 
 def _proxy_config(options: Mapping[str, Any]) -> "ProxyConfig":

@@ -95,6 +95,7 @@ class ZtunnelProgram:
         local_file.write(roots, self._authority.roots_pem)
         with PodSockets(self._pod.namespace_fd, self._pod.label) as sockets:
             listener = sockets.listen(SocketAddress(ip_address("127.0.0.1"), 0))
+        self._undo.callback(listener.close)
         self._control = ControlPlane(self._authority, listener, self._mesh)
         self._undo.callback(self._control.close)
         self._control.start()
@@ -155,9 +156,7 @@ class ZtunnelProgram:
 
     def close(self, *, graceful: bool = False) -> None:
         """End it: by SIGTERM, with time for connections to end (``graceful``), or at once. Again is fine."""
-        if (
-            self.program is not None and self.running
-        ):  # the end of one that has ended by itself is told otherwise
+        if self.program is not None and self.running:  # else its end is told, if nobody expected it
             if graceful:
                 self.program.stop(self.config.drain_deadline + _GRACE)
             else:

@@ -372,6 +372,38 @@ def test_one_that_says_that_it_follows_and_does_not_is_one_error(
     assert cluster.pods == {}
 
 
+_STOPS_FOLLOWING = """
+import os
+from netwarren.mesh import program
+looked = program.LocalFile.changed
+program.LocalFile.changed = lambda file: not os.path.exists({stop!r}) and looked(file)
+program.main()
+"""
+
+
+def test_where_one_does_not_take_that_a_pod_is_gone_the_pod_is_gone_all_the_same(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = tmp_path / "stop"
+    binary = script(tmp_path, _STOPS_FOLLOWING.format(stop=str(stop)))
+    proxy = cluster.deploy_ztunnel_sync("node-a", binary=binary, ready_timeout=60.0)
+    other = cluster.deploy_ztunnel_sync("node-b")
+    web = cluster.add_pod("web", "node-a")
+    stop.touch()
+    monkeypatch.setattr(ztunnel_program, "FOLLOW_SECONDS", 0.3)
+    with pytest.raises(MeshError, match="has not read"):
+        web.remove()
+    assert "web" not in cluster.pods
+    assert not cluster.mesh.carried("web")
+    assert "web" not in {each.name for each in other._proxy.state.workloads}
+    with pytest.raises(MeshError, match="has not read"):
+        cluster.add_pod("late", "node-a")
+    assert "late" not in cluster.pods
+    assert "late" not in {each.name for each in other._proxy.state.workloads}
+    proxy.pod.remove()
+    assert cluster.mesh.proxies == {"node-b": other}
+
+
 # --- what is none -----------------------------------------------------------------------------------
 
 
