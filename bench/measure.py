@@ -50,6 +50,8 @@ class Sizes:
     proxies: tuple[str, ...] = ("--rounds", "3", "--mib", "128")
     bulk: int = 128
     """MiB in a round."""
+    load: tuple[str, ...] = ()
+    """Of connections and pods at once, as many as `mesh_load` has by itself."""
     questions: int = 200
 
 
@@ -72,6 +74,7 @@ QUICK = Sizes(
     traced=3,
     proxies=("--rounds", "1", "--connections", "5", "--trips", "20", "--mib", "2"),
     bulk=4,
+    load=("--connections", "60", "--at-once", "20", "--pods", "5"),
     questions=2,
 )
 
@@ -253,6 +256,7 @@ def _others(results: Results, sizes: Sizes) -> None:
         ("names", ["--each", str(sizes.questions)]),
         ("mesh", sizes.proxies),
         ("hbone_bulk", ["--mib", str(sizes.bulk)]),
+        ("mesh_load", sizes.load),
     ):
         found, reason = _program(name, options)
         if reason:

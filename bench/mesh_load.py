@@ -19,6 +19,7 @@ import sys
 import time
 
 from netwarren import Cluster, Pod, port
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.runtime import ferry
 
 ECHO = 8080
@@ -36,9 +37,9 @@ def serve() -> None:
             for key, _events in selector.select():
                 if key.fileobj is listener:
                     connection, _peer = listener.accept()
-                    selector.register(connection, selectors.EVENT_READ)
+                    selector.register(connection, selectors.EVENT_READ, connection)
                     continue
-                connection = key.fileobj
+                connection = key.data
                 try:
                     data = connection.recv(4096)
                     if data:
@@ -63,18 +64,19 @@ def load(host: str, total: int, at_once: int) -> None:
             line = b"%08d\n" % number
             connection.sendall(line)
             connection.setblocking(False)
-            selector.register(connection, selectors.EVENT_READ)
+            selector.register(connection, selectors.EVENT_READ, connection)
             waiting[connection] = line
         held, right = list(waiting), 0
         deadline = time.monotonic() + PATIENCE
         while waiting and time.monotonic() < deadline:
             for key, _events in selector.select(1.0):
+                connection = key.data
                 try:
-                    data = key.fileobj.recv(100)
+                    data = connection.recv(100)
                 except OSError:
                     data = b""
-                selector.unregister(key.fileobj)
-                right += data == waiting.pop(key.fileobj)
+                selector.unregister(connection)
+                right += data == waiting.pop(connection)
         print(right, flush=True)
         sys.stdin.readline()  # now they are counted, while they are open
         for connection in held:
@@ -124,7 +126,8 @@ def run(client: Pod, host: str, total: int, at_once: int) -> list[tuple[int, int
     found = []
     words = [sys.executable, HERE, "--load", host, str(total), str(at_once)]
     program = client.popen(words, stdin=-1, stdout=-1, may_exit=True)
-    assert program.stdin is not None and program.stdout is not None
+    assert program.stdin is not None
+    assert program.stdout is not None
     for line in program.stdout:
         found.append((int(line), resident() - before))
         program.stdin.write(b"\n")
@@ -141,7 +144,7 @@ def settle(cluster: Cluster) -> None:
             time.sleep(0.05)
 
 
-def open_connections(proxy) -> float:
+def open_connections(proxy: NodeProxy) -> float:
     totals = {"istio_tcp_connections_opened_total": 0.0, "istio_tcp_connections_closed_total": 0.0}
     for sample in proxy.metrics.registry.samples():
         if sample.name in totals:

@@ -431,6 +431,16 @@ def _others(results: Results) -> Iterable[str]:
             f"and {number(bulk['hbone_of_direct'])} times what one process sends another."
         )
         yield ""
+    if "mesh_load" in results.others:
+        load, pods = results.others["mesh_load"]["load"], results.others["mesh_load"]["pods"]
+        yield (
+            f"Of {load['connections']:,} connections through both proxies, {load['at_once']:,} open at a time, "
+            f"{number(load['lost'])} were lost; one takes {number(load['kib_per_open_connection'])} KiB of both proxies while "
+            f"it is open, and {number(load['descriptors_left'])} descriptors stay, of the tunnel that is kept. A pod "
+            f"among {pods['pods'] + 10} that a node's proxy carries takes {number(pods['kib_per_pod'])} KiB and "
+            f"{number(pods['descriptors_per_pod'])} descriptors."
+        )
+        yield ""
 
 
 def _picture(drawn: Texts, name: str, title: str) -> Iterable[str]:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from tests.cluster.mesh.conftest import double, talk
 
 AT_ONCE = 100
