@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 
 from netwarren.mesh.config import Http2Settings
+from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone import frames
 from netwarren.mesh.hbone.connection import Connection
 from netwarren.mesh.hbone.events import (
@@ -103,7 +104,10 @@ class Session:
             self.end()
 
     def end(self, failure: Exception | None = None, code: int = frames.NO_ERROR) -> None:
-        """Ends it now: GOAWAY, and streams read that their connection is lost. May be called again."""
+        """Ends it now: GOAWAY, and streams read that their connection is lost. May be called again.
+
+        A ``failure`` that is the proxy's own decision (`ProxyError`) is what they read instead.
+        """
         if not self._ending.done():
             self.failure = self.failure or failure
             self.connection.close(code)
@@ -144,11 +148,13 @@ class Session:
     def _tell_streams(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        reason = f": {self.failure}" if self.failure else ""
-        lost = ConnectionLost(f"the connection of the tunnel ended{reason}")
-        lost.__cause__ = self.failure
+        told = self.failure
+        if not isinstance(told, ProxyError):
+            reason = f": {self.failure}" if self.failure else ""
+            told = ConnectionLost(f"the connection of the tunnel ended{reason}")
+            told.__cause__ = self.failure
         for stream in list(self.streams.values()):
-            stream.feed_failure(lost)
+            stream.feed_failure(told)
         self._wake_room()
         self._on_end()
 

@@ -41,9 +41,8 @@ class Tunnel:
 
     def __init__(self, lower: ByteStream, tls: TlsSession, settings: Http2Settings) -> None:
         self._answers: dict[int, asyncio.Future[ResponseReceived]] = {}
-        self._session = Session(
-            lower, tls, "client", settings, on_event=self._on_event, on_end=self._fail_answers
-        )
+        self._session = Session(lower, tls, "client", settings, on_event=self._on_event, on_end=self._on_end)
+        self._at_end: list[Callable[[], object]] = []
 
     @classmethod
     async def connect(
@@ -109,9 +108,9 @@ class Tunnel:
         self._session.releasing = True
         self._session.end_if_done()
 
-    def abort(self) -> None:
-        """Begins its end: GOAWAY, and all streams are lost."""
-        self._session.end()
+    def abort(self, failure: Exception | None = None) -> None:
+        """Begins its end: GOAWAY, and all streams are lost; what uses them is told why (``failure``)."""
+        self._session.end(failure)
 
     async def close(self) -> None:
         """Ends it now and waits until it is gone."""
@@ -121,6 +120,13 @@ class Tunnel:
     async def wait_closed(self) -> None:
         """Returns when it has ended, whoever ended it."""
         await self._session.wait_ended()
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called when it ends, whoever ends it; at once if it has."""
+        if self._session.ended:
+            callback()
+        else:
+            self._at_end.append(callback)
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -135,7 +141,9 @@ class Tunnel:
             case GoAwayReceived():
                 self._session.releasing = True
 
-    def _fail_answers(self) -> None:
+    def _on_end(self) -> None:
+        for callback in self._at_end:
+            callback()
         for answer in self._answers.values():
             if not answer.done():
                 failure = self._session.failure
@@ -241,9 +249,9 @@ class ServerTunnel:
         finally:
             await self.close()
 
-    def abort(self, code: int = frames.NO_ERROR) -> None:
-        """Begins its end: GOAWAY with ``code``, and all streams are lost."""
-        self._session.end(code=code)
+    def abort(self, code: int = frames.NO_ERROR, failure: Exception | None = None) -> None:
+        """Begins its end: GOAWAY with ``code``, and all streams are lost; what uses them is told why (``failure``)."""
+        self._session.end(failure, code)
 
     async def close(self) -> None:
         """Ends it now, and the handlers, and waits until all are gone."""

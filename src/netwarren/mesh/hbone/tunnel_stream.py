@@ -8,6 +8,7 @@ Does not belong here: what runs the connection (see `session`).
 import asyncio
 from typing import Protocol
 
+from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone import frames
 from netwarren.mesh.hbone.chunks import Chunks
 from netwarren.mesh.hbone.connection import Connection
@@ -140,7 +141,7 @@ class TunnelStream:
     def feed_failure(self, error: Exception) -> None:
         """The connection is gone; what came before can still be read."""
         self._gone = True
-        if not self._ended:
+        if not self._ended or isinstance(error, ProxyError):
             self._fail(error)
         _set(self._writable)
 

@@ -11,6 +11,7 @@ from random import Random
 from netwarren.mesh.config import ProxyConfig
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.secrets import SecretManager
+from netwarren.mesh.identity.watch import RevocationFile
 from netwarren.mesh.model import Service, Workload
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.log import Log
@@ -27,10 +28,15 @@ class Common:
     secrets: SecretManager
     metrics: Metrics
     log: Log
-    revocations: Revocations | None = None
+    revocation_file: RevocationFile | None = None
     name_servers: tuple[Address, ...] = ()
     rng: Random = field(default_factory=Random)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def revocations(self) -> Revocations | None:
+        """The revocation lists as they are now; None where nothing is revoked."""
+        return None if self.revocation_file is None else self.revocation_file.revocations
 
     def announce(self) -> None:
         """The state has changed: wake who waits for that."""

@@ -18,6 +18,7 @@ from netwarren.mesh.hbone.transport import Tunnel
 from netwarren.mesh.identity import tls
 from netwarren.mesh.inpod.sockets import original_destination, socket_address
 from netwarren.mesh.model import Identity, SocketAddress
+from netwarren.mesh.proxy import revocation
 from netwarren.mesh.proxy.dialling import dial
 from netwarren.mesh.state import outbound
 from netwarren.mesh.state.headers import TraceParent
@@ -111,7 +112,7 @@ async def _open(pod: "PodProxy", client: SocketAddress, upstream: Upstream) -> B
     except BaseException:
         opened.stream.abort()
         raise
-    inner, _tls = await open_within(
+    inner, tunnel = await open_within(
         opened.stream,
         tls.client_context(certificate),
         authority,
@@ -119,7 +120,14 @@ async def _open(pod: "PodProxy", client: SocketAddress, upstream: Upstream) -> B
         verify=_verifier(pod, frozenset(upstream.inner_sans)),
         settings=config.http2,
     )
+    _watch_inner(pod, tunnel)
     return inner.stream
+
+
+def _watch_inner(pod: "PodProxy", tunnel: Tunnel) -> None:
+    pod.inner_tunnels.add(tunnel)
+    tunnel.at_end(lambda: pod.inner_tunnels.discard(tunnel))
+    revocation.cut_if_revoked(pod.common, tunnel)
 
 
 async def connect(pod: "PodProxy", key: PoolKey) -> Tunnel:
@@ -128,17 +136,22 @@ async def connect(pod: "PodProxy", key: PoolKey) -> Tunnel:
     assert isinstance(key.source, Identity)
     certificate = await pod.common.secrets.get(key.source)
     lower = await dial(pod.sockets, key.destination, seconds=config.connect_timeout, hbone=True)
-    return await Tunnel.connect(
+    tunnel = await Tunnel.connect(
         lower,
         tls.client_context(certificate),
         verify=_verifier(pod, key.destinations),
         settings=config.http2,
     )
+    revocation.cut_if_revoked(pod.common, tunnel)
+    return tunnel
 
 
 def _verifier(pod: "PodProxy", expected: frozenset[object]) -> Verify:
     def verify(finished: "ssl.SSLObject") -> None:
-        tls.verify_server(tls.peer_chain(finished), [str(each) for each in expected], pod.common.revocations)
+        with revocation.counted(pod.common, "source"):
+            tls.verify_server(
+                tls.peer_chain(finished), [str(each) for each in expected], pod.common.revocations
+            )
 
     return verify
 

@@ -16,13 +16,16 @@ from typing import Any, TypeVar
 
 from netwarren.errors import ClosedError, MeshError
 from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, ProxyConfig
+from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.secrets import Fetch, SecretManager
+from netwarren.mesh.identity.watch import LOOK_INTERVAL, RevocationFile
 from netwarren.mesh.inpod.sockets import PodSockets
 from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.inpod.zds_proxy import ZdsClient
 from netwarren.mesh.model import SocketAddress
 from netwarren.mesh.proxy.common import Common
 from netwarren.mesh.proxy.pod import PodProxy
+from netwarren.mesh.proxy.revocation import cut_revoked
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.admin import Admin, ConfigDump
@@ -108,8 +111,7 @@ class Ztunnel:
         async def apply() -> None:
             change(self.state)
             self._common.announce()
-            own = () if self._own_proxy is None else (self._own_proxy,)
-            for pod in (*self.pods.values(), *own):
+            for pod in self._all_pods():
                 pod.connections.reevaluate(
                     lambda plan: self.state.authorize(plan.workload, plan.facts).allowed
                 )
@@ -180,8 +182,9 @@ class Ztunnel:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         secrets = SecretManager(self._fetch)
+        lists = self._revocation_file()
         self._common = Common(
-            self.config, self.state, secrets, self.metrics, self.log, name_servers=self._name_servers
+            self.config, self.state, secrets, self.metrics, self.log, lists, name_servers=self._name_servers
         )
         sockets = PodSockets(
             self._netns, f"the node proxy of {self.config.node}", mark=None, ipv6=self.config.ipv6
@@ -191,6 +194,8 @@ class Ztunnel:
         self._client = client
         following: asyncio.Task[None] | None = None
         try:
+            if lists is not None:
+                lists.start()
             for server in self._pages(sockets):
                 servers.append(server)
                 await server.start()
@@ -220,7 +225,25 @@ class Ztunnel:
             for server in servers:
                 await server.close(grace=0.2)
             await secrets.close()
+            if lists is not None:
+                lists.close()
             sockets.close()
+
+    def _revocation_file(self) -> RevocationFile | None:
+        path, debounce = self.config.crl_path, self.config.crl_debounce
+        if path is None:
+            return None
+
+        def changed(_: Revocations) -> None:
+            for pod in self._all_pods():
+                cut_revoked(pod)
+
+        interval = min(LOOK_INTERVAL, max(0.02, debounce / 4))
+        return RevocationFile(path, changed, debounce=debounce, interval=interval)
+
+    def _all_pods(self) -> tuple[PodProxy, ...]:
+        own = () if self._own_proxy is None else (self._own_proxy,)
+        return (*self.pods.values(), *own)
 
     def _on_ready(self, ready: bool) -> None:
         if ready:
