@@ -5,11 +5,11 @@ made it returns; a cluster without a proxy pays nothing, this module included.
 Does not belong here: what a proxy does (see `netwarren.mesh`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from netwarren.errors import (
     ClosedError,
@@ -28,16 +28,19 @@ from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.model import NamespacedName, NetworkAddress, Policy, Service, Workload
 from netwarren.mesh.proxy.ztunnel import Ztunnel
 from netwarren.mesh.state.local_config import Config
-from netwarren.mesh.state.references import check_workload
+from netwarren.mesh.state.references import check_service, check_workload
 from netwarren.mesh.state.store import State
 from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
 
 if TYPE_CHECKING:
     from netwarren.cluster.cluster import Cluster
     from netwarren.cluster.members import Pod
+    from netwarren.cluster.service import Service as ServiceHandle
     from netwarren.topology.services import ServiceSpec
 
 READY_SECONDS = 10.0
+
+Changeable = TypeVar("Changeable", Workload, Service)
 
 
 class NodeProxy:
@@ -94,6 +97,7 @@ class Mesh:
         self._services: dict[NamespacedName, Service] = {}
         self._policies: dict[NamespacedName, Policy] = {}
         self._changes: dict[str, Mapping[str, Any]] = {}
+        self._service_changes: dict[NamespacedName, Mapping[str, Any]] = {}
         self._carried: set[str] = set()
         for pod in cluster.pods.values():
             self._workloads[pod.name] = self._workload(pod)
@@ -122,11 +126,40 @@ class Mesh:
         """
         with self._cluster._lock:
             before = self.workload(pod)
-            after = _changed(before, changes)
+            after = _changed("workload", before, changes)
             self._check(after)
             self._changes[before.name] = {**self._changes.get(before.name, {}), **changes}
             self._workloads[before.name] = after
             self._tell(lambda state: state.add_workload(after))
+            if after.network != before.network:
+                self.follow_services()  # whose addresses are in all networks
+            return after
+
+    def service(self, service: "str | ServiceHandle") -> Service:
+        """What the proxies know of a service, which may be named as in `Cluster.resolve`; raises `UnknownName`."""
+        if isinstance(service, str):
+            name, _, namespace = service.partition(".")
+            key = _hostname(name, namespace or "default")
+        else:
+            key = _key(service.spec)
+        if key not in self._services:
+            raise UnknownName("service", str(key), map(str, self._services))
+        return self._services[key]
+
+    def update_service(self, service: "str | ServiceHandle", **changes: Any) -> Service:
+        """Change fields of a service (``waypoint``, ``load_balancer``, ``subject_alt_names``, ...) in every proxy.
+
+        A port whose target is 0 is a named one: its number is what a pod says in its workload's ``services``.
+        Raises `ConfigurationError` for a field that there is not, `MeshConfigError` for one that names nothing.
+        """
+        with self._cluster._lock:
+            before = self.service(service)
+            after = _changed("service", before, changes)
+            if after.key != before.key:
+                raise ConfigurationError(f"a service stays {before.key}; add another one")
+            check_service(replace_service(self.config, after), after)
+            self._service_changes[before.key] = {**self._service_changes.get(before.key, {}), **changes}
+            self.follow_services()
             return after
 
     def add_policy(self, policy: Policy) -> None:
@@ -171,7 +204,7 @@ class Mesh:
             proxy.start()
             agent.wait_synced(READY_SECONDS)
             self.proxies[node] = NodeProxy(pod, agent, proxy)
-            self.update(pod, protocol="HBONE")
+            self.update(pod, protocol="HBONE", network=config.network)
             undo.pop_all()
         return self.proxies[node]
 
@@ -184,7 +217,9 @@ class Mesh:
                 f"the node proxy of {pod.spec.node!r}, which would carry {pod.label}, has ended; remove its pod "
                 f"{proxy.pod.name!r} and deploy it anew, or add the pod with captured=False"
             )
-        workload = _changed(self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes})
+        workload = _changed(
+            "workload", self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes}
+        )
         self._check(workload)
         self._workloads[pod.name] = workload
         self._changes[pod.name] = {**({"protocol": "HBONE"} if carried else {}), **changes}
@@ -271,6 +306,7 @@ class Mesh:
             check_workload(replace_in(self.config, workload), workload)
 
     def _workload(self, pod: "Pod") -> Workload:
+        proxy = self.proxies.get(pod.spec.node)
         return Workload(
             uid=f"cluster1//v1/Pod/{pod.namespace}/{pod.name}",
             name=pod.name,
@@ -280,18 +316,24 @@ class Mesh:
             node=pod.spec.node,
             workload_name=pod.name,
             canonical_name=pod.name,
-            hostname="",
+            network="" if proxy is None else proxy._proxy.config.network,
         )
 
     def _read_services(self) -> None:
         handles = self._cluster.services.values()
         pods = self._cluster.pods
-        self._services = {_key(handle.spec): _service(handle.spec) for handle in handles}
+        networks = sorted({"", *(each.network for each in self._workloads.values())})
+        known = {_key(handle.spec): _service(handle.spec, networks) for handle in handles}
+        self._service_changes = {key: each for key, each in self._service_changes.items() if key in known}
+        self._services = {
+            key: replace(each, **self._service_changes.get(key, {})) for key, each in known.items()
+        }
         behind: dict[str, dict[NamespacedName, Mapping[int, int]]] = {}
         for handle in handles:
             key = _key(handle.spec)
             for endpoint in handle.endpoints:
-                behind.setdefault(endpoint.pod, {})[key] = self._services[key].ports
+                ports = {port: target for port, target in self._services[key].ports.items() if target}
+                behind.setdefault(endpoint.pod, {})[key] = ports
         for name, workload in self._workloads.items():
             changes = self._changes.get(name, {})
             healthy = name not in pods or pods[name].ready
@@ -312,32 +354,42 @@ def replace_in(config: Config, workload: Workload) -> Config:
     return Config((*others, workload), config.policies, config.services)
 
 
-def _changed(workload: Workload, changes: Mapping[str, Any]) -> Workload:
-    unknown = set(changes) - set(Workload.__dataclass_fields__)
+def replace_service(config: Config, service: Service) -> Config:
+    """``config`` with ``service`` in place of the one of its key."""
+    others = tuple(each for each in config.services if each.key != service.key)
+    return Config(config.workloads, config.policies, (*others, service))
+
+
+def _changed(kind: str, thing: Changeable, changes: Mapping[str, Any]) -> Changeable:
+    fields = set(thing.__dataclass_fields__)
+    unknown = set(changes) - fields
     if unknown:
         raise ConfigurationError(
-            f"a workload has no field {', '.join(sorted(unknown))}; "
-            f"it has {', '.join(sorted(Workload.__dataclass_fields__))}"
+            f"a {kind} has no field {', '.join(sorted(unknown))}; it has {', '.join(sorted(fields))}"
         )
     try:
-        return replace(workload, **changes)
+        return replace(thing, **changes)
     except NetwarrenError:
         raise
     except (TypeError, ValueError) as error:
-        raise MeshConfigError(f"workload {workload.name!r}: {error}") from None
+        raise MeshConfigError(f"{kind} {thing.name!r}: {error}") from None
 
 
 def _key(spec: "ServiceSpec") -> NamespacedName:
-    return NamespacedName(spec.namespace, f"{spec.name}.{spec.namespace}.svc.cluster.local")
+    return _hostname(spec.name, spec.namespace)
 
 
-def _service(spec: "ServiceSpec") -> Service:
+def _hostname(name: str, namespace: str) -> NamespacedName:
+    return NamespacedName(namespace, f"{name}.{namespace}.svc.cluster.local")
+
+
+def _service(spec: "ServiceSpec", networks: Iterable[str]) -> Service:
     key = _key(spec)
     return Service(
         name=spec.name,
         namespace=spec.namespace,
         hostname=key.name,
-        vips=tuple(NetworkAddress("", each) for each in spec.cluster_ips),
+        vips=tuple(NetworkAddress(network, each) for network in networks for each in spec.cluster_ips),
         ports={port.port: port.target for port in spec.ports if port.protocol == "tcp"},
         canonical=True,
     )
