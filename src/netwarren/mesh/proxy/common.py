@@ -12,8 +12,10 @@ from netwarren.mesh.config import ProxyConfig
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.secrets import SecretManager
 from netwarren.mesh.identity.watch import RevocationFile
-from netwarren.mesh.model import Service, Workload
+from netwarren.mesh.model import Identity, Service, Workload
+from netwarren.mesh.state.headers import Baggage
 from netwarren.mesh.state.store import State
+from netwarren.mesh.telemetry.labels import Peer
 from netwarren.mesh.telemetry.log import Log
 from netwarren.mesh.telemetry.metrics import Metrics
 from netwarren.topology.addresses import Address
@@ -46,6 +48,20 @@ class Common:
     async def changed(self) -> None:
         """Wait for the next change of the state."""
         await self._changed.wait()
+
+
+def as_told(baggage: Baggage, identity: Identity | None) -> Peer:
+    """The other end of a connection, known by what it says of itself and by the identity that it has proved."""
+    return Peer(
+        workload=baggage.workload,
+        canonical_service=baggage.service,
+        canonical_revision=baggage.version,
+        namespace=baggage.namespace or (identity.namespace if identity is not None else ""),
+        cluster=baggage.cluster,
+        region=baggage.region,
+        zone=baggage.zone,
+        identity=identity,
+    )
 
 
 class Directory:

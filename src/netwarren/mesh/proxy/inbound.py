@@ -17,6 +17,7 @@ from netwarren.mesh.identity import tls
 from netwarren.mesh.inpod.sockets import original_destination, socket_address
 from netwarren.mesh.model import Identity
 from netwarren.mesh.proxy import revocation
+from netwarren.mesh.proxy.common import as_told
 from netwarren.mesh.proxy.dialling import dial
 from netwarren.mesh.state import headers, inbound
 from netwarren.mesh.state.inbound import ConnectFacts, InboundPlan
@@ -203,15 +204,4 @@ def _source(plan: InboundPlan) -> Peer | None:
     if plan.source_workload is not None:
         return Peer.of(plan.source_workload)
     told, identity = plan.source_baggage, plan.facts.source_identity
-    if told.workload or told.namespace or identity is not None:
-        return Peer(
-            workload=told.workload,
-            canonical_service=told.service,
-            canonical_revision=told.version,
-            namespace=told.namespace or (identity.namespace if identity is not None else ""),
-            cluster=told.cluster,
-            region=told.region,
-            zone=told.zone,
-            identity=identity,
-        )
-    return None
+    return as_told(told, identity) if told.workload or told.namespace or identity is not None else None
