@@ -278,9 +278,6 @@ class Ztunnel:
         self._ending.set()
 
     def _dump(self) -> ConfigDump:
-        def part(name: str) -> Callable[[], object]:
-            return lambda: self.state.dump().get(name, [])
-
         def certificates() -> list[object]:
             return [each.described() for each in self._common.secrets.states()]
 
@@ -299,10 +296,7 @@ class Ztunnel:
             }
 
         return ConfigDump(
-            workloads=part("workloads"),
-            services=part("services"),
-            policies=part("policies"),
-            staged_services=part("stagedServices"),
+            state=self.state.dump,
             certificates=certificates,
             workload_state=workloads,
         )
