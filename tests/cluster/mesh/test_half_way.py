@@ -11,6 +11,7 @@ import pytest
 
 from netwarren import Cluster
 from netwarren.errors import KernelError, MeshError
+from netwarren.kernel.syscall import capget, capset
 from netwarren.mesh.inpod import redirection
 from netwarren.mesh.inpod.agent import NodeAgent
 from netwarren.mesh.inpod.sockets import PodSockets
@@ -77,6 +78,34 @@ def test_a_proxy_that_cannot_start_is_not_there_and_can_be_deployed_later(
             cluster.deploy_ztunnel_sync("node-a")
     assert "ztunnel-node-a" not in cluster.pods
     assert cluster.mesh.proxies == {}
+    assert cluster.deploy_ztunnel_sync("node-a").ready
+
+
+@pytest.mark.parametrize(
+    ("missing", "what"),
+    [
+        (1 << 21, "the node proxy cannot enter pods"),  # CAP_SYS_ADMIN
+        (1 << 12 | 1 << 13, "the node proxy cannot mark its packets"),  # CAP_NET_ADMIN, CAP_NET_RAW
+    ],
+)
+def test_a_proxy_that_may_not_do_its_work_says_so_at_its_start(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, missing: int, what: str
+) -> None:
+    start = Ztunnel.start
+
+    def start_without(proxy: Ztunnel) -> None:
+        effective, permitted, inheritable = capget()
+        capset(effective & ~missing, permitted, inheritable)
+        try:
+            start(proxy)  # whose thread has what this one has
+        finally:
+            capset(effective, permitted, inheritable)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ztunnel, "start", start_without)
+        with pytest.raises(MeshError, match=f"{what}.*CAP_SYS_ADMIN and CAP_NET_ADMIN"):
+            cluster.deploy_ztunnel_sync("node-a")
+    assert "ztunnel-node-a" not in cluster.pods
     assert cluster.deploy_ztunnel_sync("node-a").ready
 
 

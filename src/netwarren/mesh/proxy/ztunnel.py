@@ -19,7 +19,7 @@ from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, Prox
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.secrets import Fetch, SecretManager
 from netwarren.mesh.identity.watch import LOOK_INTERVAL, RevocationFile
-from netwarren.mesh.inpod.sockets import PodSockets
+from netwarren.mesh.inpod.sockets import PodSockets, check_capabilities
 from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.inpod.zds_proxy import ZdsClient
 from netwarren.mesh.model import SocketAddress
@@ -89,15 +89,20 @@ class Ztunnel:
             target=self._run, args=(started,), name=f"netwarren-ztunnel-{self.config.node}", daemon=True
         )
         self._thread.start()
-        started.result()
+        try:
+            started.result()
+        except BaseException:
+            self._thread.join()
+            raise
 
     def close(self, *, graceful: bool = False) -> None:
         """End it: with time for connections to end by themselves (``graceful``), or at once. Again is fine."""
         if self._thread is None:
             return
         self._graceful = graceful
-        with suppress(RuntimeError):  # it has ended by itself
-            self._loop.call_soon_threadsafe(self._ending.set)
+        if self.running:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
 
     @property
@@ -168,6 +173,8 @@ class Ztunnel:
 
     def _run(self, started: "Future[None]") -> None:
         try:
+            transparent = self.config.require_original_source is True
+            check_capabilities(mark=self.config.packet_mark, transparent=transparent)
             standing.live_in(standing.home())
             with asyncio.Runner() as runner:
                 runner.run(self._main(started))
