@@ -1,7 +1,8 @@
 """Runs one HTTP/2 connection over TLS over a byte stream: the handshake, reading, writing, pings, the end.
 
 Rules: one task for reading and one for writing; whatever way it ends, streams are told, tasks are gone and the
-byte stream beneath is closed; the last words (GOAWAY, close_notify) get a second to be written.
+byte stream beneath is closed; the last words (GOAWAY, close_notify) get a second to be written, and a peer that
+broke the protocol another one to read them.
 Does not belong here: what a client asks for and a server answers (see `transport`).
 """
 
@@ -20,7 +21,7 @@ from netwarren.mesh.hbone.events import (
     StreamWasReset,
     WindowOpened,
 )
-from netwarren.mesh.hbone.failure import ConnectionLost, TlsFailure
+from netwarren.mesh.hbone.failure import ConnectionLost, Http2Failure, TlsFailure
 from netwarren.mesh.hbone.headers import Role
 from netwarren.mesh.hbone.stream import ByteStream
 from netwarren.mesh.hbone.tls import TlsSession, Verify
@@ -62,6 +63,7 @@ class Session:
         self._awake = asyncio.Event()
         self._waiting_for_room: list[asyncio.Future[None]] = []
         self._ending: asyncio.Future[None] = self._loop.create_future()
+        self._hurry = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -112,6 +114,8 @@ class Session:
             self.failure = self.failure or failure
             self.connection.close(code)
             self._ending.set_result(None)
+        else:
+            self._hurry.set()
 
     async def wait_ended(self) -> None:
         """Returns when it has ended and all of it is gone."""
@@ -141,9 +145,36 @@ class Session:
             try:
                 await asyncio.wait([writing], timeout=_LAST_WORDS)
             finally:
+                said = writing.done() and not writing.cancelled() and writing.exception() is None
                 writing.cancel()
                 await asyncio.gather(reading, writing, return_exceptions=True)
-                await self._lower.close()
+                try:
+                    if said and self._offended():
+                        await self._linger()
+                finally:
+                    await self._lower.close()
+
+    def _offended(self) -> bool:
+        failure = self.failure
+        if isinstance(failure, ConnectionLost) or not isinstance(failure, Http2Failure):
+            return False
+        return failure.code != frames.NO_ERROR
+
+    async def _linger(self) -> None:
+        """Let the peer read why it is sent away: what it still sends would have its end reset (RFC 9112, 9.6)."""
+
+        async def read_on() -> None:
+            await self._lower.write_eof()
+            while await self._lower.read(_READ):
+                await asyncio.sleep(0)
+
+        waited = [self._loop.create_task(each) for each in (read_on(), self._hurry.wait())]
+        try:
+            await asyncio.wait(waited, timeout=_LAST_WORDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waited:
+                task.cancel()
+            await asyncio.gather(*waited, return_exceptions=True)
 
     def _tell_streams(self) -> None:
         if self._timer is not None:
