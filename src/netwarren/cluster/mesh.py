@@ -6,7 +6,7 @@ Does not belong here: what a proxy does (see `netwarren.mesh`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from netwarren.topology.services import ServiceSpec
 
 READY_SECONDS = 10.0
+LET_GO_SECONDS = 10.0
+"""How long a proxy may take to let go of a pod that is removed; then that goes without, and says so."""
 
 Changeable = TypeVar("Changeable", Workload, Service)
 
@@ -75,6 +77,10 @@ class NodeProxy:
         """
         self._proxy.close(graceful=graceful)
 
+    def _end(self) -> None:
+        self.shut_down(graceful=False)
+        self.agent.close()
+
     def _redirect(self, pod: "Pod") -> None:
         config = self._proxy.config
         assert config.packet_mark is not None  # `Cluster.deploy_ztunnel` has seen to that
@@ -92,6 +98,7 @@ class Mesh:
         self.authority = Authority()
         self.proxies: dict[str, NodeProxy] = {}
         """By node."""
+        self._networks: dict[str, str] = {}
         self._cluster = cluster
         self._workloads: dict[str, Workload] = {}
         self._services: dict[NamespacedName, Service] = {}
@@ -204,6 +211,7 @@ class Mesh:
             proxy.start()
             agent.wait_synced(READY_SECONDS)
             self.proxies[node] = NodeProxy(pod, agent, proxy)
+            self._networks[node] = config.network
             self.update(pod, protocol="HBONE", network=config.network)
             undo.pop_all()
         return self.proxies[node]
@@ -231,27 +239,28 @@ class Mesh:
                 self._carried.add(pod.name)
                 proxy._redirect(pod)
         except BaseException:
-            self.pod_removed(pod)
+            with suppress(MeshError):  # why it could not be added is what is to be told
+                self.pod_removed(pod)()
             raise
 
-    def pod_removed(self, pod: "Pod") -> None:
-        """A pod goes, or has gone."""
+    def pod_removed(self, pod: "Pod") -> Callable[[], None]:
+        """A pod goes, or has gone. What is given back waits, without the lock, until no proxy carries it."""
         workload = self._workloads.pop(pod.name, None)
         self._changes.pop(pod.name, None)
         if workload is None:
-            return
+            return _nothing
         self._tell(lambda state: state.remove_workload(workload.uid))
+        carried = pod.name in self._carried
+        self._carried.discard(pod.name)
         proxy = self.proxies.get(pod.spec.node)
         if proxy is None:
-            return
+            return _nothing
         if proxy.pod is pod:
             del self.proxies[pod.spec.node]
-            proxy.shut_down(graceful=False)
-            proxy.agent.close()
-        elif pod.name in self._carried:
-            self._carried.discard(pod.name)
-            if proxy.running:
-                proxy.agent.delete(workload.uid)
+            return proxy._end
+        if carried and proxy.running:
+            return proxy.agent.begin_deletion(workload.uid, timeout=LET_GO_SECONDS)
+        return _nothing
 
     def follow_services(self) -> None:
         """Services, or who is behind them, may have changed."""
@@ -280,8 +289,7 @@ class Mesh:
     def close(self) -> None:
         """The cluster ends."""
         for proxy in self.proxies.values():
-            proxy.shut_down(graceful=False)
-            proxy.agent.close()
+            proxy._end()
         self.proxies.clear()
 
     # --- inside ---
@@ -306,7 +314,6 @@ class Mesh:
             check_workload(replace_in(self.config, workload), workload)
 
     def _workload(self, pod: "Pod") -> Workload:
-        proxy = self.proxies.get(pod.spec.node)
         return Workload(
             uid=f"cluster1//v1/Pod/{pod.namespace}/{pod.name}",
             name=pod.name,
@@ -316,7 +323,7 @@ class Mesh:
             node=pod.spec.node,
             workload_name=pod.name,
             canonical_name=pod.name,
-            network="" if proxy is None else proxy._proxy.config.network,
+            network=self._networks.get(pod.spec.node, ""),
         )
 
     def _read_services(self) -> None:
@@ -342,6 +349,10 @@ class Mesh:
                 services=changes.get("services", behind.get(name, {})),
                 status=changes.get("status", "Healthy" if healthy else "Unhealthy"),
             )
+
+
+def _nothing() -> None:
+    pass
 
 
 def _info(workload: Workload) -> WorkloadInfo:

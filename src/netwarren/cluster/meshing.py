@@ -6,7 +6,8 @@ Does not belong here: what the mesh knows and does (see `mesh`).
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 from netwarren.cluster.members import Node, Pod
@@ -55,7 +56,15 @@ class Meshing:
         ``ztunnel-NODE``, on a thread of its own. Returns when it is ready. Raises `DuplicateName` where there is
         one, `ConfigurationError` for a field that there is not, and `MeshError`.
         """
-        return self.deploy_ztunnel_sync(node, **config)
+        from netwarren.runtime import loop
+
+        def deploy(given_up: Callable[[], bool]) -> "NodeProxy":
+            proxy = self.deploy_ztunnel_sync(node, **config)
+            if given_up():
+                proxy.pod.remove()
+            return proxy
+
+        return await loop.on_thread(deploy)
 
     def deploy_ztunnel_sync(self, node: str | Node, **config: Any) -> "NodeProxy":
         """`deploy_ztunnel` for code that is not async."""
@@ -99,7 +108,12 @@ class Meshing:
             self._mesh.follow_services()
 
     def _carry_no_more(self, pods: Iterable[Pod]) -> None:
-        """Pods are about to go; before that cuts off the sockets of a proxy there."""
-        if self._mesh is not None:
+        """Pods are about to go; before that cuts off the sockets of a proxy there.
+
+        Waits for the proxies without the lock, and raises `MeshError` where one does not let go of them.
+        """
+        if self._mesh is None:
+            return
+        with ExitStack() as waiting, self._lock:
             for pod in pods:
-                self._mesh.pod_removed(pod)
+                waiting.callback(self._mesh.pod_removed(pod))
