@@ -61,6 +61,7 @@ def hbone_server(
     host = host or pod.ip
     listener = pod.socket(family(host))
     listener.setblocking(False)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, 15008))
     listener.listen()
     came: list[ConnectRequest] = []

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
+from netwarren.errors import MeshError
 from netwarren.mesh.config import Http2Settings
 from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone import frames
@@ -136,7 +137,7 @@ class Session:
                 )
             for task in (reading, writing):
                 if task.done() and self.failure is None:
-                    self.failure = task.exception()  # type: ignore[assignment]
+                    self.failure = _why(task.exception())
         finally:
             self.end()
             reading.cancel()
@@ -267,8 +268,8 @@ async def handshake(
 ) -> tuple[TlsSession, bytes]:
     """TLS over ``lower``: the session, and plaintext that came with the end of the handshake.
 
-    Raises `TlsFailure` (the peer was told by an alert), what ``verify`` raises, and `OSError` of ``lower``.
-    Whatever it raises, ``lower`` is closed.
+    Raises `TlsFailure` (the peer was told by an alert, or has gone) and what ``verify`` raises. Whatever it raises,
+    ``lower`` is closed.
     """
     tls = TlsSession(context, server_side=server_side, verify=verify)
     try:
@@ -283,9 +284,23 @@ async def handshake(
             finally:
                 await _write_if_any(lower, tls.take())
         return tls, early
+    except OSError as error:
+        await lower.close()
+        if isinstance(error, MeshError):  # of a tunnel beneath
+            raise
+        raise TlsFailure(f"tls error: {error.strerror or error} during the handshake") from error
     except BaseException:
         await lower.close()
         raise
+
+
+def _why(error: BaseException | None) -> Exception | None:
+    """What ended a connection, as an error of ours; the kernel's words for that the peer has gone are one, too."""
+    if isinstance(error, OSError) and not isinstance(error, MeshError):
+        lost = ConnectionLost(f"the peer has gone: {error.strerror or error}")
+        lost.__cause__ = error
+        return lost
+    return error if isinstance(error, Exception) else None
 
 
 async def _write_if_any(lower: ByteStream, data: bytes) -> None:

@@ -55,7 +55,7 @@ class Tunnel:
     ) -> "Tunnel":
         """Handshake over ``lower``, which is the tunnel's from here on, also where this raises.
 
-        Raises `TlsFailure`, what ``verify`` raises and `OSError`. That a TLS 1.3 server does not accept the
+        Raises `TlsFailure` and what ``verify`` raises. That a TLS 1.3 server does not accept the
         client's certificate shows only when a stream is opened.
         """
         tls, early = await handshake(lower, context, server_side=False, verify=verify)
@@ -219,7 +219,7 @@ class ServerTunnel:
         """Handshake over ``lower``, which is the connection's from here on, also where this raises.
 
         ``on_rejected`` is told the method of each request that is no CONNECT and was answered with 400.
-        Raises `TlsFailure`, what ``verify`` raises and `OSError`.
+        Raises `TlsFailure` and what ``verify`` raises.
         """
         tls, early = await handshake(lower, context, server_side=True, verify=verify)
         tunnel = cls(lower, tls, settings, on_connect, on_rejected)
