@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import queue
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,64 @@ def test_an_idle_tunnel_is_cut_too(cluster: Cluster, tmp_path: Path) -> None:
     expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"})
     mesh.revoke(mesh.client)
     expect_sync(before, REJECTIONS, {"reporter": "destination"}, 1)
+
+
+@pytest.mark.parametrize(("follower", "revoked"), [("server", "client"), ("client", "server")])
+def test_who_reads_nothing_is_cut_as_well(
+    cluster: Cluster, tmp_path: Path, follower: str, revoked: str
+) -> None:
+    mesh = Revoking(cluster, tmp_path / "crl.pem", follower)
+    proxy = mesh.proxies[follower]
+    came: queue.Queue[socket.socket] = queue.Queue()
+
+    def serve(ready: Callable[[object], None]) -> None:
+        with socket.create_server(("", 9000)) as listener:
+            ready(None)
+            came.put(listener.accept()[0])
+
+    mesh.server.start(serve)
+    with (
+        mesh.client,
+        socket.create_connection((mesh.server.ip, 9000), timeout=20) as connection,
+        came.get(timeout=20) as application,
+    ):
+        said, deaf = (connection, application) if follower == "server" else (application, connection)
+        said.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):  # until nobody takes any more
+            while True:
+                said.sendall(bytes(1 << 20))
+        mesh.revoke(cluster.pod(revoked))
+        expect_record_sync(proxy.log, COMPLETE, {"error": REVOKED})
+        with pytest.raises(ConnectionResetError):
+            while deaf.recv(1 << 20):
+                pass
+
+
+def test_a_revoked_client_that_waits_for_the_application_is_cut_for_that_reason(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    mesh = Revoking(cluster, tmp_path / "crl.pem", "server")
+    proxy = mesh.proxies["server"]
+    full = mesh.server.socket()
+    with full:
+        full.bind((mesh.server.ip, 9000))
+        full.listen(0)
+        with mesh.server:
+            filling = [socket.socket() for _ in range(3)]
+            for each in filling:
+                each.setblocking(False)
+                each.connect_ex((mesh.server.ip, 9000))
+        with mesh.client, socket.create_connection((mesh.server.ip, 9000), timeout=20) as connection:
+            assert proxy.metrics.changes.wait(lambda: _asked(proxy) or None, 20)
+            mesh.revoke(mesh.client)
+            assert dead(connection)
+        expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound", "error": REVOKED})
+        for each in filling:
+            each.close()
+
+
+def _asked(proxy: NodeProxy) -> bool:
+    return any(len(pod.connections) for pod in proxy._proxy.pods.values())
 
 
 def test_whom_the_list_does_not_name_stays_connected(cluster: Cluster, tmp_path: Path) -> None:

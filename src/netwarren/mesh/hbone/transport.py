@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeAlias
 
 from netwarren.mesh.config import Http2Settings
+from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone import frames
 from netwarren.mesh.hbone.events import (
     Event,
@@ -166,6 +167,10 @@ class ConnectRequest:
         """The handshake's outcome, with the client's certificate."""
         return self._session.tls.object
 
+    def on_cut(self, callback: Callable[[ProxyError], None]) -> None:
+        """Have ``callback`` called when the proxy itself ends the connection, see `TunnelStream`."""
+        self._stream.on_cut = callback
+
     def accept(self, headers: Headers = ()) -> TunnelStream:
         """Answers 200; raises `StreamGone` if the client went away meanwhile."""
         self.answered = True
@@ -298,7 +303,7 @@ class ServerTunnel:
 
     def _cancel_unanswered(self) -> None:
         for request, task in self._handlers.values():
-            if not request.answered:
+            if not (request.answered or task.cancelling()):
                 task.cancel()
 
 

@@ -117,6 +117,7 @@ async def _answer(pod: "PodProxy", request: ConnectRequest, facts: ConnectFacts)
     try:
         with Connection(common.metrics, common.log, opened) as connection:
             async with registration:
+                request.on_cut(registration.end)
                 try:
                     app = await _to_application(pod, plan)
                 except PolicyRejection as refusal:

@@ -15,6 +15,7 @@ from netwarren.mesh.hbone.pool import PoolKey
 from netwarren.mesh.hbone.stream import ByteStream, SocketStream
 from netwarren.mesh.hbone.tls import Verify
 from netwarren.mesh.hbone.transport import Tunnel
+from netwarren.mesh.hbone.tunnel_stream import TunnelStream
 from netwarren.mesh.identity import tls
 from netwarren.mesh.inpod.sockets import original_destination, socket_address
 from netwarren.mesh.model import Identity, SocketAddress
@@ -68,11 +69,14 @@ async def carry(pod: "PodProxy", accepted: socket.socket) -> None:
         try:
             with Connection(common.metrics, common.log, opened, asking=double) as connection:
                 async with registration:
+                    far: ByteStream
                     if double:
                         far, peer = await _open_within(pod, client, upstream)
                         connection.found(peer)
                     else:
                         far = await _open(pod, client, upstream)
+                    if isinstance(far, TunnelStream):
+                        far.on_cut = registration.end
                     await copy_both_ways(
                         stream, far, on_sent=connection.count_received, on_received=connection.count_sent
                     )
