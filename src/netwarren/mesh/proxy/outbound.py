@@ -176,8 +176,8 @@ def _verifier(pod: "PodProxy", expected: frozenset[object]) -> Verify:
 
 
 async def _resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
-    """The addresses of a name, asked for from the pod; None where nobody answers."""
-    from dns import name, rdataclass, rdatatype
+    """The addresses of a name, asked for from the pod; None where nobody knows it, or answers."""
+    from dns import name, rcode, rdataclass, rdatatype
 
     found: list[Address] = []
     answered = False
@@ -185,6 +185,8 @@ async def _resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
         try:
             response = await pod.upstream.ask(name.from_text(hostname), kind, rdataclass.IN)
         except MeshError:
+            continue
+        if response.rcode() != rcode.NOERROR:
             continue
         answered = True
         found += [
