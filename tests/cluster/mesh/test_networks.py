@@ -264,7 +264,8 @@ def test_the_address_of_a_pod_in_another_network_means_nothing_here(east: East) 
 def test_within_its_own_network_a_service_needs_no_gateway(east: East) -> None:
     neighbour = east.cluster.add_pod("neighbour", "node-b")
     east.server.start(double())
-    assert talk(neighbour, east.vip, 80) == (neighbour.ip, b"hellohello")
+    for host in (east.vip, "web"):
+        assert talk(neighbour, host, 80) == (neighbour.ip, b"hellohello")
     record = expect_record_sync(east.east.log, COMPLETE, {"direction": "outbound"})
     assert record.fields["dst.addr"] == f"{east.server.ip}:15008"
     assert record.fields["dst.hbone_addr"] == f"{east.server.ip}:8080"
