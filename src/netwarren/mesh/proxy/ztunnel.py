@@ -19,7 +19,7 @@ from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, Prox
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.secrets import Fetch, SecretManager
 from netwarren.mesh.identity.watch import LOOK_INTERVAL, RevocationFile
-from netwarren.mesh.inpod.sockets import PodSockets, check_capabilities
+from netwarren.mesh.inpod.sockets import PodSockets, settle
 from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.inpod.zds_proxy import ZdsClient
 from netwarren.mesh.model import SocketAddress
@@ -174,8 +174,7 @@ class Ztunnel:
     def _run(self, started: "Future[None]") -> None:
         try:
             transparent = self.config.require_original_source is True
-            check_capabilities(mark=self.config.packet_mark, transparent=transparent)
-            standing.live_in(standing.home())
+            settle(mark=self.config.packet_mark, transparent=transparent)
             with asyncio.Runner() as runner:
                 runner.run(self._main(started))
         except BaseException as error:
