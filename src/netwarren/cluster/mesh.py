@@ -8,6 +8,7 @@ Does not belong here: what a proxy does (see `netwarren.mesh`).
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -244,12 +245,23 @@ class Mesh:
             raise
 
     def pod_removed(self, pod: "Pod") -> Callable[[], None]:
-        """A pod goes, or has gone. What is given back waits, without the lock, until no proxy carries it."""
+        """A pod goes, or has gone. What is given back waits, without the lock, until no proxy carries it.
+
+        It raises what a proxy does not take of that, when all else is done.
+        """
         workload = self._workloads.pop(pod.name, None)
         self._changes.pop(pod.name, None)
         if workload is None:
             return _nothing
-        self._tell(lambda state: state.remove_workload(workload.uid))
+        ends = self._leave(pod, workload)
+        try:
+            self._tell(lambda state: state.remove_workload(workload.uid))
+        except NetwarrenError as error:
+            return partial(_end_and_raise, ends, error)
+        return ends
+
+    def _leave(self, pod: "Pod", workload: Workload) -> Callable[[], None]:
+        """No proxy is that of the pod any more; what ends the one in it, or waits for that of its node."""
         carried = pod.name in self._carried
         self._carried.discard(pod.name)
         proxy = self.proxies.get(pod.spec.node)
@@ -353,6 +365,13 @@ class Mesh:
 
 def _nothing() -> None:
     pass
+
+
+def _end_and_raise(end: Callable[[], None], error: NetwarrenError) -> None:
+    try:
+        end()
+    finally:
+        raise error
 
 
 def _info(workload: Workload) -> WorkloadInfo:

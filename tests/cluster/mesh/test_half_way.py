@@ -211,6 +211,26 @@ def test_a_pod_that_its_proxy_never_lets_go_of_is_gone_all_the_same(
     assert cluster.mesh.carried(cluster.add_pod("web", "node-a"))
 
 
+def test_pods_whose_end_a_proxy_is_not_told_are_gone_with_their_node(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for node in ("node-a", "node-b"):
+        cluster.deploy_ztunnel_sync(node)
+    for number in range(3):
+        cluster.add_pod(f"web-{number}", "node-b")
+
+    def fail(*_: object) -> None:
+        raise MeshError("it does not listen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ztunnel, "change", fail)
+        with pytest.raises(MeshError, match="it does not listen"):
+            cluster.node("node-b").remove()
+    assert list(cluster.pods) == ["ztunnel-node-a"]
+    assert list(cluster.mesh.proxies) == ["node-a"]
+    assert [each.name for each in cluster.mesh.config.workloads] == ["ztunnel-node-a"]
+
+
 def test_a_pod_is_carried_no_more_when_it_goes_after_its_proxy(cluster: Cluster) -> None:
     proxy = cluster.deploy_ztunnel_sync("node-a")
     web = cluster.add_pod("web", "node-a")
