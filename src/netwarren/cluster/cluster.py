@@ -286,9 +286,8 @@ class Cluster(Serving, Meshing):
             gone = pod if isinstance(pod, Pod) else self.pod(pod)
             self._own(gone, self._pods)
             gone._retire("was removed", _ADD_ANEW)
-            refused = self._carry_no_more([gone])
         try:
-            untold = self._end([gone])
+            untold = self._let_go([gone], [gone])
         finally:
             with self._lock:
                 if not self._closed and self._pods.get(gone.name) is gone:  # else it went with its node
@@ -296,8 +295,6 @@ class Cluster(Serving, Meshing):
                     self._forget(gone.name, self._pods)
                     self._model.remove_pod(gone.name)
         raise_untold(untold)
-        if refused is not None:
-            raise refused
 
     def remove_node(self, node: str | Node) -> None:
         """Remove a node and the pods on it."""
@@ -308,9 +305,8 @@ class Cluster(Serving, Meshing):
             pods = list(gone.pods.values())
             for machine in (gone, *pods):
                 machine._retire("was removed", _ADD_ANEW)
-            refused = self._carry_no_more(pods)
         try:
-            untold = self._end([*pods, gone])
+            untold = self._let_go(pods, [*pods, gone])
         finally:
             with self._lock:
                 if not self._closed:
@@ -326,8 +322,6 @@ class Cluster(Serving, Meshing):
                         self._services.forget(gone.name)
                     self._declared = tuple(name for name in self._declared if name != gone.name)
         raise_untold(untold)
-        if refused is not None:
-            raise refused
 
     def resolve(self, name: str, family: FamilyArgument | None = None) -> str:
         """The address of the service, pod or node ``name``, as text: in ``family``, or the cluster's first one.
@@ -469,6 +463,14 @@ class Cluster(Serving, Meshing):
         netns.enter(namespace)
         self._name_server.listen(server.listen(self.families))
         return namespace
+
+    def _let_go(self, pods: Sequence[Pod], machines: Sequence[Machine]) -> list[BaseException]:
+        """`_end` of machines, the ``pods`` among them, which no proxy carries any more then."""
+        try:
+            self._carry_no_more(pods)
+        finally:
+            untold = self._end(machines)
+        return untold
 
     def _end(self, machines: Sequence[Machine]) -> list[BaseException]:
         """`end_all` of machines that are retired, after their last new connection through a service."""

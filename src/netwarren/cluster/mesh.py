@@ -5,11 +5,12 @@ made it returns; a cluster without a proxy pays nothing, this module included.
 Does not belong here: what a proxy does (see `netwarren.mesh`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.cluster.ztunnel_program import ZtunnelProgram
@@ -29,7 +30,7 @@ from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.model import NamespacedName, NetworkAddress, Policy, Service, Workload
 from netwarren.mesh.proxy.ztunnel import Ztunnel
 from netwarren.mesh.state.local_config import Config
-from netwarren.mesh.state.references import check_workload
+from netwarren.mesh.state.references import check_service, check_workload
 from netwarren.mesh.state.store import State
 from netwarren.runtime.program import Command
 from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
@@ -37,9 +38,14 @@ from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
 if TYPE_CHECKING:
     from netwarren.cluster.cluster import Cluster
     from netwarren.cluster.members import Pod
+    from netwarren.cluster.service import Service as ServiceHandle
     from netwarren.topology.services import ServiceSpec
 
 READY_SECONDS = 10.0
+LET_GO_SECONDS = 10.0
+"""How long a proxy may take to let go of a pod that is removed; then that goes without, and says so."""
+
+Changeable = TypeVar("Changeable", Workload, Service)
 
 
 class Binary(NamedTuple):
@@ -58,11 +64,13 @@ class Mesh:
         """By node."""
         self.dedicated: dict[str, NodeProxy] = {}
         """By pod, those of one pod alone."""
+        self._networks: dict[str, str] = {}
         self._cluster = cluster
         self._workloads: dict[str, Workload] = {}
         self._services: dict[NamespacedName, Service] = {}
         self._policies: dict[NamespacedName, Policy] = {}
         self._changes: dict[str, Mapping[str, Any]] = {}
+        self._service_changes: dict[NamespacedName, Mapping[str, Any]] = {}
         self._carried: set[str] = set()
         for pod in cluster.pods.values():
             self._workloads[pod.name] = self._workload(pod)
@@ -91,11 +99,40 @@ class Mesh:
         """
         with self._cluster._lock:
             before = self.workload(pod)
-            after = _changed(before, changes)
+            after = _changed("workload", before, changes)
             self._check(after)
             self._changes[before.name] = {**self._changes.get(before.name, {}), **changes}
             self._workloads[before.name] = after
             self._tell(lambda state: state.add_workload(after))
+            if after.network != before.network:
+                self.follow_services()  # whose addresses are in all networks
+            return after
+
+    def service(self, service: "str | ServiceHandle") -> Service:
+        """What the proxies know of a service, which may be named as in `Cluster.resolve`; raises `UnknownName`."""
+        if isinstance(service, str):
+            name, _, namespace = service.partition(".")
+            key = _hostname(name, namespace or "default")
+        else:
+            key = _key(service.spec)
+        if key not in self._services:
+            raise UnknownName("service", str(key), map(str, self._services))
+        return self._services[key]
+
+    def update_service(self, service: "str | ServiceHandle", **changes: Any) -> Service:
+        """Change fields of a service (``waypoint``, ``load_balancer``, ``subject_alt_names``, ...) in every proxy.
+
+        A port whose target is 0 is a named one: its number is what a pod says in its workload's ``services``.
+        Raises `ConfigurationError` for a field that there is not, `MeshConfigError` for one that names nothing.
+        """
+        with self._cluster._lock:
+            before = self.service(service)
+            after = _changed("service", before, changes)
+            if after.key != before.key:
+                raise ConfigurationError(f"a service stays {before.key}; add another one")
+            check_service(replace_service(self.config, after), after)
+            self._service_changes[before.key] = {**self._service_changes.get(before.key, {}), **changes}
+            self.follow_services()
             return after
 
     def add_policy(self, policy: Policy) -> None:
@@ -137,7 +174,8 @@ class Mesh:
                 raise proxy.failed(f"says that it is ready, but {error}") from error
             self.proxies[node] = NodeProxy(pod, agent, proxy)
             undo.callback(self.proxies.pop, node, None)
-            self.update(pod, protocol="HBONE")
+            self._networks[node] = config.network
+            self.update(pod, protocol="HBONE", network=config.network)
             undo.pop_all()
         return self.proxies[node]
 
@@ -167,7 +205,8 @@ class Mesh:
             deployed._redirect(pod)
             self.dedicated[pod.name] = deployed
             undo.callback(self.dedicated.pop, pod.name)
-            self.update(pod, protocol="HBONE")
+            network = {"network": config.network} if config.network else {}
+            self.update(pod, protocol="HBONE", **network)
             undo.pop_all()
         if before is not None:
             before._end()
@@ -217,7 +256,9 @@ class Mesh:
                 f"the node proxy of {pod.spec.node!r}, which would carry {pod.label}, has ended; remove its pod "
                 f"{proxy.pod.name!r} and deploy it anew, or add the pod with captured=False"
             )
-        workload = _changed(self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes})
+        workload = _changed(
+            "workload", self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes}
+        )
         self._check(workload)
         self._workloads[pod.name] = workload
         self._changes[pod.name] = {**({"protocol": "HBONE"} if carried else {}), **changes}
@@ -230,41 +271,42 @@ class Mesh:
                 self._carried.add(pod.name)
                 proxy._redirect(pod)
         except BaseException:
-            with suppress(MeshError):  # what failed is raised already
-                self.pod_removed(pod)
+            with suppress(MeshError):  # why it could not be added is what is to be told
+                self.pod_removed(pod)()
             raise
 
-    def pod_removed(self, pod: "Pod") -> None:
-        """A pod goes, or has gone. What a proxy does not take of that is raised when all else is done."""
+    def pod_removed(self, pod: "Pod") -> Callable[[], None]:
+        """A pod goes, or has gone. What is given back waits, without the lock, until no proxy carries it.
+
+        It raises what a proxy does not take of that, when all else is done.
+        """
         workload = self._workloads.pop(pod.name, None)
         self._changes.pop(pod.name, None)
         if workload is None:
-            return
-        has_proxy = any(each.pod is pod for each in self._all())
-        if has_proxy:
-            self._let_go(pod, workload)  # first: it need not know that it goes
+            return _nothing
+        ends = self._leave(pod, workload)
         try:
             self._tell(lambda state: state.remove_workload(workload.uid))
-        finally:
-            if not has_proxy:
-                self._let_go(pod, workload)
+        except NetwarrenError as error:
+            return partial(_end_and_raise, ends, error)
+        return ends
 
-    def _let_go(self, pod: "Pod", workload: Workload) -> None:
-        """End the proxy that lives in a pod, and that of its node carries it no more."""
+    def _leave(self, pod: "Pod", workload: Workload) -> Callable[[], None]:
+        """No proxy is that of the pod any more; what ends the one in it, or waits for that of its node."""
         carried = pod.name in self._carried
         self._carried.discard(pod.name)
         own = self.dedicated.pop(pod.name, None)
         if own is not None:
-            own._end()
-            return
+            return own._end
         proxy = self.proxies.get(pod.spec.node)
         if proxy is None:
-            return
+            return _nothing
         if proxy.pod is pod:
             del self.proxies[pod.spec.node]
-            proxy._end()
-        elif carried and proxy.running and proxy.agent is not None:
-            proxy.agent.delete(workload.uid)
+            return proxy._end
+        if carried and proxy.running and proxy.agent is not None:
+            return proxy.agent.begin_deletion(workload.uid, timeout=LET_GO_SECONDS)
+        return _nothing
 
     def follow_services(self) -> None:
         """Services, or who is behind them, may have changed."""
@@ -332,18 +374,24 @@ class Mesh:
             node=pod.spec.node,
             workload_name=pod.name,
             canonical_name=pod.name,
-            hostname="",
+            network=self._networks.get(pod.spec.node, ""),
         )
 
     def _read_services(self) -> None:
         handles = self._cluster.services.values()
         pods = self._cluster.pods
-        self._services = {_key(handle.spec): _service(handle.spec) for handle in handles}
+        networks = sorted({"", *(each.network for each in self._workloads.values())})
+        known = {_key(handle.spec): _service(handle.spec, networks) for handle in handles}
+        self._service_changes = {key: each for key, each in self._service_changes.items() if key in known}
+        self._services = {
+            key: replace(each, **self._service_changes.get(key, {})) for key, each in known.items()
+        }
         behind: dict[str, dict[NamespacedName, Mapping[int, int]]] = {}
         for handle in handles:
             key = _key(handle.spec)
             for endpoint in handle.endpoints:
-                behind.setdefault(endpoint.pod, {})[key] = self._services[key].ports
+                ports = {port: target for port, target in self._services[key].ports.items() if target}
+                behind.setdefault(endpoint.pod, {})[key] = ports
         for name, workload in self._workloads.items():
             changes = self._changes.get(name, {})
             healthy = name not in pods or pods[name].ready
@@ -352,6 +400,17 @@ class Mesh:
                 services=changes.get("services", behind.get(name, {})),
                 status=changes.get("status", "Healthy" if healthy else "Unhealthy"),
             )
+
+
+def _nothing() -> None:
+    pass
+
+
+def _end_and_raise(end: Callable[[], None], error: NetwarrenError) -> None:
+    try:
+        end()
+    finally:
+        raise error
 
 
 def _info(workload: Workload) -> WorkloadInfo:
@@ -364,32 +423,42 @@ def replace_in(config: Config, workload: Workload) -> Config:
     return Config((*others, workload), config.policies, config.services)
 
 
-def _changed(workload: Workload, changes: Mapping[str, Any]) -> Workload:
-    unknown = set(changes) - set(Workload.__dataclass_fields__)
+def replace_service(config: Config, service: Service) -> Config:
+    """``config`` with ``service`` in place of the one of its key."""
+    others = tuple(each for each in config.services if each.key != service.key)
+    return Config(config.workloads, config.policies, (*others, service))
+
+
+def _changed(kind: str, thing: Changeable, changes: Mapping[str, Any]) -> Changeable:
+    fields = set(thing.__dataclass_fields__)
+    unknown = set(changes) - fields
     if unknown:
         raise ConfigurationError(
-            f"a workload has no field {', '.join(sorted(unknown))}; "
-            f"it has {', '.join(sorted(Workload.__dataclass_fields__))}"
+            f"a {kind} has no field {', '.join(sorted(unknown))}; it has {', '.join(sorted(fields))}"
         )
     try:
-        return replace(workload, **changes)
+        return replace(thing, **changes)
     except NetwarrenError:
         raise
     except (TypeError, ValueError) as error:
-        raise MeshConfigError(f"workload {workload.name!r}: {error}") from None
+        raise MeshConfigError(f"{kind} {thing.name!r}: {error}") from None
 
 
 def _key(spec: "ServiceSpec") -> NamespacedName:
-    return NamespacedName(spec.namespace, f"{spec.name}.{spec.namespace}.svc.cluster.local")
+    return _hostname(spec.name, spec.namespace)
 
 
-def _service(spec: "ServiceSpec") -> Service:
+def _hostname(name: str, namespace: str) -> NamespacedName:
+    return NamespacedName(namespace, f"{name}.{namespace}.svc.cluster.local")
+
+
+def _service(spec: "ServiceSpec", networks: Iterable[str]) -> Service:
     key = _key(spec)
     return Service(
         name=spec.name,
         namespace=spec.namespace,
         hostname=key.name,
-        vips=tuple(NetworkAddress("", each) for each in spec.cluster_ips),
+        vips=tuple(NetworkAddress(network, each) for network in networks for each in spec.cluster_ips),
         ports={port.port: port.target for port in spec.ports if port.protocol == "tcp"},
         canonical=True,
     )

@@ -7,7 +7,8 @@ Does not belong here: what the mesh knows and does (see `mesh`).
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 from netwarren.cluster.members import Node, Pod
@@ -89,13 +90,15 @@ class Meshing:
         not or that means nothing in this mode, `KernelError` where a port is taken, and `MeshError`, with what it
         wrote for a program that does not start, ends or is not ready in time; nothing has changed then.
         """
-        if binary is None:
-            return self.deploy_ztunnel_sync(node, **config)
         from netwarren.runtime import loop
 
-        return await loop.on_thread(
-            lambda _: self.deploy_ztunnel_sync(node, binary=binary, ready_timeout=ready_timeout, **config)
-        )
+        def deploy(given_up: Callable[[], bool]) -> "NodeProxy":
+            proxy = self.deploy_ztunnel_sync(node, binary=binary, ready_timeout=ready_timeout, **config)
+            if given_up():
+                proxy._give_up()
+            return proxy
+
+        return await loop.on_thread(deploy)
 
     def deploy_ztunnel_sync(
         self,
@@ -155,16 +158,16 @@ class Meshing:
         if self._mesh is not None:
             self._mesh.follow_services()
 
-    def _carry_no_more(self, pods: Iterable[Pod]) -> MeshError | None:
-        """Pods are about to go; before that cuts off the sockets of a proxy there. What a proxy did not take of it."""
-        refused: MeshError | None = None
-        if self._mesh is not None:
+    def _carry_no_more(self, pods: Iterable[Pod]) -> None:
+        """Pods are about to go; before that cuts off the sockets of a proxy there.
+
+        Waits for the proxies without the lock, and raises `MeshError` where one does not let go of them.
+        """
+        if self._mesh is None:
+            return
+        with ExitStack() as waiting, self._lock:
             for pod in pods:
-                try:
-                    self._mesh.pod_removed(pod)
-                except MeshError as error:
-                    refused = refused or error
-        return refused
+                waiting.callback(self._mesh.pod_removed(pod))
 
 
 def _proxy_config(options: Mapping[str, Any]) -> "ProxyConfig":

@@ -77,6 +77,13 @@ class NodeProxy:
             )
         return self._any
 
+    def _give_up(self) -> None:
+        """Who deployed it does not want it any more."""
+        if self.agent is not None:
+            self.pod.remove()  # its own
+        else:
+            self._end()
+
     def _redirect(self, pod: "Pod") -> None:
         config = self._any.config
         assert config.packet_mark is not None  # `Cluster.deploy_ztunnel` has seen to that

@@ -4,6 +4,7 @@ Rules: frozen data, times in seconds, sizes in bytes; every default is that of I
 Does not belong here: the mesh's workloads, services and policies (see `model`).
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,6 +47,10 @@ class ProxyConfig:
 
     ``require_original_source``: whether connections to the application must come from the client's address:
     True refuses to start without, None tries, False does not try.
+
+    ``crl_path``: a file of revocation lists (RFC 5280, section 5; ztunnel's CRL_PATH), PEM or DER, which is followed:
+    whose certificate is on one gets no tunnel, and loses those that there are, ``crl_debounce`` seconds after the
+    file has last changed. None: nothing is revoked.
     """
 
     node: str = ""
@@ -67,6 +72,8 @@ class ProxyConfig:
     connect_timeout: float = 10.0
     workload_wait: float = 5.0
     certificate_lifetime: float = 86400.0
+    crl_path: str | os.PathLike[str] | None = None
+    crl_debounce: float = 2.0
     log_format: Literal["plain", "json"] = "plain"
 
     @property

@@ -1,16 +1,22 @@
 """What fails half-way leaves nothing: pods that a proxy cannot carry, proxies that cannot be deployed."""
 
+import asyncio
 import errno
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
 from netwarren import Cluster
+from netwarren.cluster import mesh
+from netwarren.cluster.mesh import Mesh, NodeProxy
 from netwarren.errors import KernelError, MeshError
+from netwarren.kernel.syscall import capget, capset
 from netwarren.mesh.inpod import redirection
 from netwarren.mesh.inpod.agent import NodeAgent
 from netwarren.mesh.inpod.sockets import PodSockets
@@ -80,6 +86,34 @@ def test_a_proxy_that_cannot_start_is_not_there_and_can_be_deployed_later(
     assert cluster.deploy_ztunnel_sync("node-a").ready
 
 
+@pytest.mark.parametrize(
+    ("missing", "what"),
+    [
+        (1 << 21, "the node proxy cannot enter pods"),  # CAP_SYS_ADMIN
+        (1 << 12 | 1 << 13, "the node proxy cannot mark its packets"),  # CAP_NET_ADMIN, CAP_NET_RAW
+    ],
+)
+def test_a_proxy_that_may_not_do_its_work_says_so_at_its_start(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, missing: int, what: str
+) -> None:
+    start = Ztunnel.start
+
+    def start_without(proxy: Ztunnel) -> None:
+        effective, permitted, inheritable = capget()
+        capset(effective & ~missing, permitted, inheritable)
+        try:
+            start(proxy)  # whose thread has what this one has
+        finally:
+            capset(effective, permitted, inheritable)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ztunnel, "start", start_without)
+        with pytest.raises(MeshError, match=f"{what}.*CAP_SYS_ADMIN and CAP_NET_ADMIN"):
+            cluster.deploy_ztunnel_sync("node-a")
+    assert "ztunnel-node-a" not in cluster.pods
+    assert cluster.deploy_ztunnel_sync("node-a").ready
+
+
 def test_a_proxy_whose_pages_cannot_be_served_leaves_nothing(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +154,136 @@ def test_pods_come_and_go_from_many_threads(cluster: Cluster) -> None:
             "ztunnel-node-a",
             "ztunnel-node-b",
         }
+
+
+class Clinging:
+    """What becomes of pods whose proxy does not let go of them before it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = threading.Event()
+        self.may = threading.Event()
+        stop = Ztunnel.stop_pod
+
+        async def cling(proxy: Ztunnel, uid: str, *, graceful: bool) -> None:
+            self.asked.set()
+            await asyncio.get_running_loop().run_in_executor(None, self.may.wait)
+            await stop(proxy, uid, graceful=graceful)
+
+        monkeypatch.setattr(Ztunnel, "stop_pod", cling)
+
+
+@pytest.fixture
+def clinging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinging]:
+    made = Clinging(monkeypatch)
+    yield made
+    made.may.set()
+
+
+def test_a_pod_that_its_proxy_does_not_let_go_of_holds_up_nobody_else(
+    cluster: Cluster, clinging: Clinging
+) -> None:
+    cluster.deploy_ztunnel_sync("node-a")
+    web = cluster.add_pod("web", "node-a")
+    with ThreadPoolExecutor(2) as threads:
+        removing = threads.submit(web.remove)
+        assert clinging.asked.wait(20)
+        try:
+            assert threads.submit(cluster.add_pod, "other", "node-b").result(5).name == "other"
+            assert not removing.done()
+        finally:
+            clinging.may.set()
+        removing.result(20)
+    assert "web" not in cluster.pods
+
+
+def test_a_pod_that_its_proxy_never_lets_go_of_is_gone_all_the_same(
+    cluster: Cluster, clinging: Clinging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesh, "LET_GO_SECONDS", 0.1)
+    cluster.deploy_ztunnel_sync("node-a")
+    web = cluster.add_pod("web", "node-a")
+    with pytest.raises(MeshError, match=r"the end of pod .*/web: the proxy has not acknowledged it within"):
+        web.remove()
+    assert "web" not in cluster.pods
+    assert "was removed" in web.gone
+    assert not cluster.mesh.carried("web")
+    clinging.may.set()
+    assert cluster.mesh.carried(cluster.add_pod("web", "node-a"))
+
+
+def test_pods_whose_end_a_proxy_is_not_told_are_gone_with_their_node(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for node in ("node-a", "node-b"):
+        cluster.deploy_ztunnel_sync(node)
+    for number in range(3):
+        cluster.add_pod(f"web-{number}", "node-b")
+
+    def fail(*_: object) -> None:
+        raise MeshError("it does not listen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ztunnel, "change", fail)
+        with pytest.raises(MeshError, match="it does not listen"):
+            cluster.node("node-b").remove()
+    assert list(cluster.pods) == ["ztunnel-node-a"]
+    assert list(cluster.mesh.proxies) == ["node-a"]
+    assert [each.name for each in cluster.mesh.config.workloads] == ["ztunnel-node-a"]
+
+
+def test_a_pod_is_carried_no_more_when_it_goes_after_its_proxy(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    web = cluster.add_pod("web", "node-a")
+    proxy.pod.remove()
+    web.remove()
+    assert not cluster.mesh.carried(cluster.add_pod("web", "node-a"))
+
+
+async def test_others_go_on_while_a_proxy_is_deployed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = threading.Event()
+    deploy = Mesh.deploy
+
+    def slow(*args: Any) -> NodeProxy:
+        assert going_on.wait(5)
+        return deploy(*args)
+
+    monkeypatch.setattr(Mesh, "deploy", slow)
+    deploying = asyncio.ensure_future(cluster.deploy_ztunnel("node-a"))
+    await asyncio.sleep(0)
+    going_on.set()
+    assert (await deploying).ready
+
+
+async def test_a_proxy_that_nobody_waits_for_any_more_is_not_deployed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may = threading.Event(), threading.Event()
+    deploy = Mesh.deploy
+
+    def slow(*args: Any) -> NodeProxy:
+        begun.set()
+        assert may.wait(20)
+        return deploy(*args)
+
+    monkeypatch.setattr(Mesh, "deploy", slow)
+    deploying = asyncio.ensure_future(cluster.deploy_ztunnel("node-a"))
+    await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+    deploying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deploying
+    may.set()
+    for thread in threading.enumerate():
+        if thread.name == "netwarren-wait":
+            thread.join(20)
+    assert cluster.mesh.proxies == {}
+    assert "ztunnel-node-a" not in cluster.pods
+
+
+async def test_who_lives_in_a_pod_may_deploy_a_proxy(cluster: Cluster) -> None:
+    async with cluster.add_pod("pod", "node-b"):
+        assert (await cluster.deploy_ztunnel("node-a")).ready
 
 
 @pytest.mark.usefixtures("nothing_kept")

@@ -84,6 +84,71 @@ def test_nonsense_is_dropped_and_others_are_served_on(cluster: Cluster, port: in
     assert not [line for line in proxy.log.lines() if "ztunnel::proxy" in line]
 
 
+def throw(host: str, port: int, junk: bytes) -> bytes:
+    """What comes back of nonsense."""
+    answer = b""
+    with socket.create_connection((host, port), timeout=20) as connection:
+        try:
+            connection.sendall(junk)
+            connection.shutdown(socket.SHUT_WR)
+            while data := connection.recv(65536):
+                answer += data
+        except TimeoutError:
+            raise
+        except OSError:  # a reset, maybe before the end is said
+            pass
+    return answer
+
+
+@pytest.mark.parametrize("port", [15001, 15006, 15008, 15053])
+def test_nonsense_from_within_the_pod_is_dropped_and_others_are_served_on(
+    cluster: Cluster, port: int
+) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(double())
+    for junk in JUNK:
+        for host in ("127.0.0.1", server.ip):
+            try:
+                server.run(throw, host, port, junk)
+            except ConnectionRefusedError:
+                assert (host, port) == (server.ip, 15053)  # which is on loopback only
+    assert talk(client, "server") == (client.ip, b"hellohello")
+    assert talk(server, server.ip) == (server.ip, b"hellohello")
+    assert proxy.ready
+    assert not [line for line in proxy.log.lines() if "ztunnel::proxy" in line]
+
+
+@pytest.mark.parametrize("port", [15000, 15020, 15021])
+@pytest.mark.parametrize("junk", [b"nonsense\r\n\r\n", bytes(range(128, 256)) * 10, b"GET\r\n\r\n"])
+def test_nonsense_on_the_pages_is_answered_400(cluster: Cluster, port: int, junk: bytes) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    assert proxy.pod.run(throw, "127.0.0.1", port, junk).startswith(b"HTTP/1.1 400 ")
+    assert proxy.pod.run(throw, "127.0.0.1", port, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").startswith(
+        b"HTTP/1.1 404"
+    )
+
+
+@pytest.mark.parametrize("port", [15000, 15020, 15021])
+def test_a_request_without_end_to_the_pages_is_answered_431(cluster: Cluster, port: int) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    endless = b"GET / HTTP/1.1\r\n" + b"X-Much: " + b"x" * (64 << 10)
+    assert proxy.pod.run(throw, "127.0.0.1", port, endless).startswith(b"HTTP/1.1 431 ")
+    assert proxy.ready
+
+
+def test_nonsense_instead_of_questions_keeps_no_name_from_being_told(cluster: Cluster) -> None:
+    cluster.deploy_ztunnel_sync("node-a")
+    client = cluster.add_pod("client", "node-a")
+    service = cluster.add_service("web", ports={80: 8080}, pods=[])
+    with client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        for junk in (*JUNK, b"", b"\x12\x34" + b"\xff" * 10, b"\0" * 12):
+            datagrams.sendto(junk[:9000], ("10.255.255.53", 53))
+            with socket.create_connection(("10.255.255.53", 53), timeout=20) as stream:
+                stream.sendall(len(junk[:60000]).to_bytes(2, "big") + junk[:60000])
+        assert socket.gethostbyname("web") == service.ip
+
+
 def test_who_has_a_certificate_of_another_authority_gets_no_tunnel(cluster: Cluster) -> None:
     proxy = cluster.deploy_ztunnel_sync("node-a")
     server = cluster.add_pod("server", "node-a")

@@ -4,10 +4,12 @@ import gzip
 import json
 import urllib.error
 import urllib.request
+from typing import Any
 
 import pytest
 
 from netwarren import Cluster
+from netwarren.mesh.state.store import State
 from tests.cluster.mesh.conftest import double, talk
 
 
@@ -94,6 +96,23 @@ def test_config_dump_follows_the_cluster(cluster: Cluster) -> None:
     after = dump()
     assert after["services"] == []
     assert {each["name"] for each in after["workloads"]} == {"ztunnel-node-a"}
+
+
+def test_config_dump_writes_out_what_is_known_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumps: list[dict[str, Any]] = []
+    dump = State.dump
+
+    def counted(state: State) -> dict[str, Any]:
+        dumps.append(dump(state))
+        return dumps[-1]
+
+    monkeypatch.setattr(State, "dump", counted)
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    cluster.add_service("web", selector={"app": "web"}, ports={80: 8080})
+    _, _, body = proxy.pod.run(lambda: get("http://127.0.0.1:15000/config_dump"))
+    (written,) = dumps
+    assert json.loads(body).items() >= json.loads(json.dumps(written, default=str)).items()
+    assert set(written) == {"workloads", "services", "policies", "stagedServices"}
 
 
 def test_to_ask_it_to_quit_ends_it(cluster: Cluster) -> None:

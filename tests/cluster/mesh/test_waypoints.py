@@ -1,10 +1,8 @@
 """Workloads behind waypoints, and such as do their own proxying."""
 
-import asyncio
 import contextlib
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
@@ -12,9 +10,6 @@ import pytest
 from netwarren import Cluster, Pod
 from netwarren.errors import MeshConfigError
 from netwarren.mesh.hbone import proxy_protocol
-from netwarren.mesh.hbone.stream import SocketStream
-from netwarren.mesh.hbone.transport import ConnectRequest, serve
-from netwarren.mesh.identity import tls
 from netwarren.mesh.model import (
     ApplicationTunnel,
     GatewayAddress,
@@ -25,6 +20,7 @@ from netwarren.mesh.model import (
 )
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
 from tests.cluster.mesh.conftest import double, talk
+from tests.cluster.mesh.hbone_servers import hbone_server
 
 COMPLETE = "connection complete"
 
@@ -35,54 +31,6 @@ def at(pod: Pod) -> GatewayAddress:
 
 def behind(pod: Pod) -> dict[str, object]:
     return {"waypoint": at(pod)}
-
-
-@contextlib.contextmanager
-def hbone_server(
-    cluster: Cluster, pod: Pod, identity: Identity | None = None
-) -> Iterator[list[ConnectRequest]]:
-    """HBONE on port 15008 of ``pod``, which says ``via`` to everybody; gives the requests that came."""
-    certificate = cluster.mesh.authority.issue(identity or cluster.mesh.workload(pod).identity)
-    listener = pod.socket()
-    listener.setblocking(False)
-    listener.bind((pod.ip, 15008))
-    listener.listen()
-    came: list[ConnectRequest] = []
-    loop = asyncio.new_event_loop()
-
-    async def answer(request: ConnectRequest) -> None:
-        came.append(request)
-        stream = request.accept()
-        await stream.write(b"via\n")
-        while data := await stream.read(1024):
-            await stream.write(data)
-        await stream.write_eof()
-
-    async def one(accepted: socket.socket) -> None:
-        with contextlib.suppress(Exception):  # of clients that did not like us
-            await serve(SocketStream(accepted), tls.server_context(certificate), on_connect=answer)
-
-    async def main(ending: asyncio.Event) -> None:
-        async def accept() -> None:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    group.create_task(one((await loop.sock_accept(listener))[0]))
-
-        accepting = asyncio.ensure_future(accept())
-        await ending.wait()
-        accepting.cancel()
-        await asyncio.wait((accepting,))
-
-    ending = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(ending),))
-    thread.start()
-    try:
-        yield came
-    finally:
-        loop.call_soon_threadsafe(ending.set)
-        thread.join()
-        loop.close()
-        listener.close()
 
 
 def forward(ready: Callable[[object], None]) -> None:

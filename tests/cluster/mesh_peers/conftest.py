@@ -72,6 +72,17 @@ def echo(ready: Callable[[object], None]) -> None:
         server.serve_forever()
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def echo6(ready: Callable[[object], None]) -> None:
+    """As `echo`, at the addresses of IPv6."""
+    with _Server6(("::", 8080), _Echo) as server:
+        ready(None)
+        server.serve_forever()
+
+
 @dataclass(frozen=True)
 class Mesh:
     """``server`` is carried by ``proxy`` and echoes at port 8080; ``stranger`` is carried by nobody."""

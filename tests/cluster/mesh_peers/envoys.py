@@ -55,7 +55,7 @@ def _listener(
     number: int, filter_: dict[str, Any], transport: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     chain = {"filters": [filter_], **({"transport_socket": transport} if transport else {})}
-    where = {"socket_address": {"address": "0.0.0.0", "port_value": number}}
+    where = {"socket_address": {"address": "::", "ipv4_compat": True, "port_value": number}}
     return {"address": where, "filter_chains": [chain]}
 
 

@@ -551,3 +551,14 @@ def test_a_content_length_means_nothing_in_a_connect() -> None:
     events = server.receive(client.data_to_send(), 0.0)
     assert any(isinstance(event, RequestReceived) for event in events)
     assert any(isinstance(event, StreamEnded) for event in events)
+
+
+def test_data_before_the_answer_ends_the_connection() -> None:
+    client = Connection("client", Http2Settings(), 0.0)
+    stream = client.open_stream("10.0.0.1:80", ())
+    server = H2Connection(H2Configuration(client_side=False))
+    server.initiate_connection()
+    client.receive(server.data_to_send(), 0.0)
+    with pytest.raises(Http2Failure, match="before the answer") as caught:
+        client.receive(frame_header(1, frames.DATA, 0, stream) + b"x", 0.0)
+    assert caught.value.code == frames.PROTOCOL_ERROR

@@ -210,10 +210,10 @@ async def test_a_tunnel_within_a_tunnel_has_its_own_certificates_and_ends_with_i
 
     async with joined(client_context, server_context, gateway) as ends:
         outer = (await ends.client.open_stream("svc.example:80")).stream
-        opened, tls = await open_within(
+        opened, within = await open_within(
             outer, client_context, "svc.example:80", (("x-forwarded-network", "n"),)
         )
-        assert identities(tls) == ["spiffe://cluster.local/ns/default/sa/server"]
+        assert identities(within.tls) == ["spiffe://cluster.local/ns/default/sa/server"]
         assert seen == [["spiffe://cluster.local/ns/default/sa/client"]]
         data = bytes(range(256)) * 20_000
         writing = asyncio.ensure_future(opened.stream.write(data))

@@ -37,7 +37,6 @@ from netwarren.mesh.state.refusals import (
     NoIpForService,
     NonConnectMethod,
     NoPortForServices,
-    PolicyChange,
     PolicyRejection,
     Refusal,
     SelfCall,
@@ -350,11 +349,6 @@ def test_what_policies_that_only_log_say_comes_with_the_verdict() -> None:
     state = mesh(SERVER, deny(8080, dry_run=True))
     verdict = admit(state, plan(state, ProxyConfig(), SERVER, asked()))
     assert verdict.dry_run == (DryRun("dry-run: deny policy match", NamespacedName("default", "no")),)
-
-
-def test_a_policy_that_changes_under_a_connection_is_a_denial_too() -> None:
-    error = PolicyChange()
-    assert (str(error), error.flag, error.early) == ("connection closed due to policy change", "DENY", False)
 
 
 # --- plain text -----------------------------------------------------------------------------------

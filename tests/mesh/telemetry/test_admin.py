@@ -59,7 +59,7 @@ async def test_the_dump_shows_what_is_known_when_it_is_asked_for(proxy: _Proxy) 
     admin = Admin(
         Log(),
         proxy.shut_down,
-        ConfigDump(workloads=lambda: workloads, workload_state=lambda: state),
+        ConfigDump(state=lambda: {"workloads": workloads}, workload_state=lambda: state),
     )
     workloads.append({"uid": "x", "workloadIps": [ip_address("fd00::1")]})
     _, body = await _ask(admin, "/config_dump")

@@ -12,6 +12,7 @@ from netwarren.mesh.model import NamespacedName
 from netwarren.mesh.state.rbac import Verdict
 from netwarren.mesh.state.refusals import PolicyRejection
 from netwarren.mesh.telemetry.connection import Connection, Opened, early_deny
+from netwarren.mesh.telemetry.labels import Peer
 from netwarren.mesh.telemetry.log import Log
 from netwarren.mesh.telemetry.metrics import Metrics
 from tests.mesh.telemetry.scene import (
@@ -202,3 +203,19 @@ def test_without_a_debug_log_only_the_end_is_told(metrics: Metrics) -> None:
     log = Log("info")
     _opened(metrics, log).record()
     assert [record.message for record in log.records()] == ["connection complete"]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_one_whose_end_is_asked_for_counts_for_whom_was_found_or_else_for_the_next_hop(
+    metrics: Metrics, log: Log, found: bool
+) -> None:
+    connection = Connection(metrics, log, OUTBOUND, asking=True)
+    assert _count(metrics, "connections_opened") == 0
+    if found:
+        connection.found(Peer(workload="far"))
+    connection.record()
+    assert OUTBOUND.destination is not None
+    name = "far" if found else OUTBOUND.destination.workload
+    for event in ("opened", "closed"):
+        assert _count(metrics, f"connections_{event}") == 1
+        assert _count(metrics, f"connections_{event}", destination_workload=name) == 1

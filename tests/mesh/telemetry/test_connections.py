@@ -6,19 +6,17 @@ from ipaddress import ip_address
 
 import pytest
 
-from netwarren.mesh.failure import CertificateRevoked, Drained, PolicyChanged, ProxyError
+from netwarren.mesh.failure import Drained, PolicyChanged, ProxyError
 from netwarren.mesh.model import SocketAddress
 from netwarren.mesh.telemetry.connections import Connections, Inbound, Outbound, Registration
 from tests.mesh.telemetry.scene import CLIENT_ADDRESS, SERVER_ADDRESS
 
 
-def _inbound(facts: str, chain: object = None) -> Inbound[str]:
-    return Inbound(CLIENT_ADDRESS, SERVER_ADDRESS, "HBONE", facts, "10.0.3.4:8080", chain)
+def _inbound(facts: str) -> Inbound[str]:
+    return Inbound(CLIENT_ADDRESS, SERVER_ADDRESS, "HBONE", facts, "10.0.3.4:8080")
 
 
-OUTBOUND = Outbound(
-    CLIENT_ADDRESS, SocketAddress(ip_address("10.96.0.1"), 80), SERVER_ADDRESS, "HBONE", chain="good"
-)
+OUTBOUND = Outbound(CLIENT_ADDRESS, SocketAddress(ip_address("10.96.0.1"), 80), SERVER_ADDRESS, "HBONE")
 
 Carry = Callable[[Registration[str]], Awaitable["asyncio.Task[str]"]]
 
@@ -71,18 +69,6 @@ async def test_one_that_is_still_being_checked_when_policy_changes_is_not_let_in
         async with registration:
             pytest.fail("it was let in")
     assert len(connections) == 0
-
-
-async def test_a_revocation_ends_those_of_the_chain_in_both_directions(carry: Carry) -> None:
-    connections: Connections[str] = Connections()
-    revoked = await carry(connections.register(_inbound("a", chain="bad")))
-    plain = await carry(connections.register(_inbound("b")))
-    outbound = await carry(connections.register(OUTBOUND))
-    assert connections.revoke(lambda chain: chain == "bad") == 1
-    assert await revoked == "connection closed: peer certificate revoked by CRL"
-    assert connections.revoke(lambda chain: True) == 1
-    assert await outbound == str(CertificateRevoked())
-    assert not plain.done()
 
 
 async def test_the_first_reason_is_the_one(carry: Carry) -> None:

@@ -63,7 +63,7 @@ _DRAIN = b"drain..."
 
 
 class _Stream:
-    __slots__ = ("answered", "local_ended", "receiving", "remote_ended", "sending")
+    __slots__ = ("answered", "asked", "local_ended", "receiving", "remote_ended", "sending")
 
     def __init__(self, send_window: int, receive_window: int) -> None:
         self.sending = SendWindow(send_window)
@@ -71,6 +71,7 @@ class _Stream:
         self.local_ended = False
         self.remote_ended = False
         self.answered = False
+        self.asked = False  # by us, without an answer yet
 
     @property
     def open(self) -> bool:
@@ -159,6 +160,7 @@ class Connection:
         self._put_h2()
         stream = self._streams[stream_id] = self._new_stream()
         stream.answered = True  # not ours to answer
+        stream.asked = True
         return stream_id
 
     def respond(self, stream_id: int, status: int, headers: Headers = (), *, end: bool = False) -> None:
@@ -310,6 +312,8 @@ class Connection:
             raise Http2Failure("DATA between HEADERS and CONTINUATION", frames.PROTOCOL_ERROR)
         self._receiving.received(piece.counted)
         stream = self._streams.get(piece.stream_id)
+        if stream is not None and stream.asked:
+            raise Http2Failure("DATA before the answer", frames.PROTOCOL_ERROR)
         if stream is None or stream.remote_ended:
             # h2 knows whether it was reset (then the bytes just were on their way) or never open (an error).
             self._consumed_of_connection(piece.counted)
@@ -373,7 +377,8 @@ class Connection:
             case H2Response():
                 fields = decoded(event.headers)
                 status = next((int(value) for name, value in fields if name == ":status"), 0)
-                if event.stream_id in self._streams:
+                if (stream := self._streams.get(event.stream_id)) is not None:
+                    stream.asked = False
                     self._ignore_content_length(event.stream_id)
                     ended = event.stream_ended is not None
                     events.append(ResponseReceived(event.stream_id, status, without_pseudo(fields), ended))

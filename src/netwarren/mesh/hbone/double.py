@@ -21,8 +21,8 @@ async def open_within(
     *,
     verify: Verify | None = None,
     settings: Http2Settings = Http2Settings(),  # noqa: B008 (frozen)
-) -> tuple[OpenedStream, ssl.SSLObject]:
-    """A second handshake and CONNECT within the stream ``outer``: the inner tunnel and its TLS.
+) -> tuple[OpenedStream, Tunnel]:
+    """A second handshake and CONNECT within the stream ``outer``: the inner stream and its tunnel.
 
     ``outer`` is given away, also where this raises. Raises as `Tunnel.connect` and `Tunnel.open_stream` do.
     """
@@ -33,4 +33,4 @@ async def open_within(
         await tunnel.close()
         raise
     tunnel.release()
-    return opened, tunnel.tls
+    return opened, tunnel

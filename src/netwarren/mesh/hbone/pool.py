@@ -63,6 +63,11 @@ class Pool:
         """How many connections live, also those that only wait for their last stream."""
         return len(self._alive)
 
+    @property
+    def tunnels(self) -> tuple[Tunnel, ...]:
+        """Those connections."""
+        return tuple(self._alive)
+
     async def open_stream(
         self, key: PoolKey, authority: str, headers: Headers = ()
     ) -> tuple[OpenedStream, Tunnel]:

@@ -1,7 +1,8 @@
 """Runs one HTTP/2 connection over TLS over a byte stream: the handshake, reading, writing, pings, the end.
 
 Rules: one task for reading and one for writing; whatever way it ends, streams are told, tasks are gone and the
-byte stream beneath is closed; the last words (GOAWAY, close_notify) get a second to be written.
+byte stream beneath is closed; the last words (GOAWAY, close_notify) get a second to be written, and a peer that
+broke the protocol another one to read them.
 Does not belong here: what a client asks for and a server answers (see `transport`).
 """
 
@@ -9,7 +10,9 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
+from netwarren.errors import MeshError
 from netwarren.mesh.config import Http2Settings
+from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone import frames
 from netwarren.mesh.hbone.connection import Connection
 from netwarren.mesh.hbone.events import (
@@ -19,7 +22,7 @@ from netwarren.mesh.hbone.events import (
     StreamWasReset,
     WindowOpened,
 )
-from netwarren.mesh.hbone.failure import ConnectionLost, TlsFailure
+from netwarren.mesh.hbone.failure import ConnectionLost, Http2Failure, TlsFailure
 from netwarren.mesh.hbone.headers import Role
 from netwarren.mesh.hbone.stream import ByteStream
 from netwarren.mesh.hbone.tls import TlsSession, Verify
@@ -61,6 +64,7 @@ class Session:
         self._awake = asyncio.Event()
         self._waiting_for_room: list[asyncio.Future[None]] = []
         self._ending: asyncio.Future[None] = self._loop.create_future()
+        self._hurry = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -103,11 +107,16 @@ class Session:
             self.end()
 
     def end(self, failure: Exception | None = None, code: int = frames.NO_ERROR) -> None:
-        """Ends it now: GOAWAY, and streams read that their connection is lost. May be called again."""
+        """Ends it now: GOAWAY, and streams read that their connection is lost. May be called again.
+
+        A ``failure`` that is the proxy's own decision (`ProxyError`) is what they read instead.
+        """
         if not self._ending.done():
             self.failure = self.failure or failure
             self.connection.close(code)
             self._ending.set_result(None)
+        else:
+            self._hurry.set()
 
     async def wait_ended(self) -> None:
         """Returns when it has ended and all of it is gone."""
@@ -128,7 +137,7 @@ class Session:
                 )
             for task in (reading, writing):
                 if task.done() and self.failure is None:
-                    self.failure = task.exception()  # type: ignore[assignment]
+                    self.failure = _why(task.exception())
         finally:
             self.end()
             reading.cancel()
@@ -137,18 +146,47 @@ class Session:
             try:
                 await asyncio.wait([writing], timeout=_LAST_WORDS)
             finally:
+                said = writing.done() and not writing.cancelled() and writing.exception() is None
                 writing.cancel()
                 await asyncio.gather(reading, writing, return_exceptions=True)
-                await self._lower.close()
+                try:
+                    if said and self._offended():
+                        await self._linger()
+                finally:
+                    await self._lower.close()
+
+    def _offended(self) -> bool:
+        failure = self.failure
+        if isinstance(failure, ConnectionLost) or not isinstance(failure, Http2Failure):
+            return False
+        return failure.code != frames.NO_ERROR
+
+    async def _linger(self) -> None:
+        """Let the peer read why it is sent away: what it still sends would have its end reset (RFC 9112, 9.6)."""
+
+        async def read_on() -> None:
+            await self._lower.write_eof()
+            while await self._lower.read(_READ):
+                await asyncio.sleep(0)
+
+        waited = [self._loop.create_task(each) for each in (read_on(), self._hurry.wait())]
+        try:
+            await asyncio.wait(waited, timeout=_LAST_WORDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waited:
+                task.cancel()
+            await asyncio.gather(*waited, return_exceptions=True)
 
     def _tell_streams(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        reason = f": {self.failure}" if self.failure else ""
-        lost = ConnectionLost(f"the connection of the tunnel ended{reason}")
-        lost.__cause__ = self.failure
+        told = self.failure
+        if not isinstance(told, ProxyError):
+            reason = f": {self.failure}" if self.failure else ""
+            told = ConnectionLost(f"the connection of the tunnel ended{reason}")
+            told.__cause__ = self.failure
         for stream in list(self.streams.values()):
-            stream.feed_failure(lost)
+            stream.feed_failure(told)
         self._wake_room()
         self._on_end()
 
@@ -230,8 +268,8 @@ async def handshake(
 ) -> tuple[TlsSession, bytes]:
     """TLS over ``lower``: the session, and plaintext that came with the end of the handshake.
 
-    Raises `TlsFailure` (the peer was told by an alert), what ``verify`` raises, and `OSError` of ``lower``.
-    Whatever it raises, ``lower`` is closed.
+    Raises `TlsFailure` (the peer was told by an alert, or has gone) and what ``verify`` raises. Whatever it raises,
+    ``lower`` is closed.
     """
     tls = TlsSession(context, server_side=server_side, verify=verify)
     try:
@@ -246,9 +284,23 @@ async def handshake(
             finally:
                 await _write_if_any(lower, tls.take())
         return tls, early
+    except OSError as error:
+        await lower.close()
+        if isinstance(error, MeshError):  # of a tunnel beneath
+            raise
+        raise TlsFailure(f"tls error: {error.strerror or error} during the handshake") from error
     except BaseException:
         await lower.close()
         raise
+
+
+def _why(error: BaseException | None) -> Exception | None:
+    """What ended a connection, as an error of ours; the kernel's words for that the peer has gone are one, too."""
+    if isinstance(error, OSError) and not isinstance(error, MeshError):
+        lost = ConnectionLost(f"the peer has gone: {error.strerror or error}")
+        lost.__cause__ = error
+        return lost
+    return error if isinstance(error, Exception) else None
 
 
 async def _write_if_any(lower: ByteStream, data: bytes) -> None:

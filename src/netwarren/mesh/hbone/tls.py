@@ -9,10 +9,14 @@ import ssl
 from collections.abc import Callable
 from typing import TypeAlias
 
+from netwarren.mesh.hbone.client_hello import NO_APPLICATION_PROTOCOL, ClientHello
 from netwarren.mesh.hbone.failure import TlsFailure
 
 Verify: TypeAlias = Callable[[ssl.SSLObject], None]
 """Looks at a finished handshake (certificates, ALPN) and raises a `MeshError` with a ``flag`` to end it."""
+
+HTTP2 = "h2"
+"""The protocol of tunnels, as ALPN names it (RFC 9113, section 3.1)."""
 
 _RECORD = 16384  # most plaintext in one record (RFC 8446, section 5.1), and so most that one read returns
 
@@ -21,6 +25,7 @@ class TlsSession:
     """TLS over memory (`ssl.MemoryBIO`); ``verify`` is called once, when the handshake is done.
 
     A client writes its hello with `start`. ``ended`` is whether the peer said that it sends no more (close_notify).
+    A server refuses who offers by ALPN others than HTTP/2 only.
     """
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool, verify: Verify | None = None) -> None:
@@ -29,6 +34,7 @@ class TlsSession:
         # No server name: peers are known by their SPIFFE identities, which `verify` compares.
         self.object = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._verify = verify
+        self._hello = ClientHello() if server_side else None
         self.established = False
         self.ended = False
         self._closed = False
@@ -50,6 +56,9 @@ class TlsSession:
 
     def receive(self, ciphertext: bytes) -> bytes:
         """The plaintext in ``ciphertext``; raises `TlsFailure`, or what ``verify`` raised."""
+        if self._hello is not None and (protocols := self._hello.feed(ciphertext)) is not None:
+            self._hello = None
+            self._refuse_others(protocols)
         self._incoming.write(ciphertext)
         if not self.established and not self._handshake():
             return b""
@@ -79,6 +88,13 @@ class TlsSession:
     def take(self) -> bytes:
         """What is to be sent besides: handshake messages, alerts."""
         return self._outgoing.read()
+
+    def _refuse_others(self, protocols: tuple[str, ...]) -> None:
+        if protocols and HTTP2 not in protocols:
+            self._outgoing.write(NO_APPLICATION_PROTOCOL)
+            raise TlsFailure(
+                f"tls error: no application protocol: {HTTP2} is not among {', '.join(protocols)}"
+            )
 
     def close(self) -> bytes:
         """The close_notify that ends this direction; nothing if the handshake was not done or it was sent before."""

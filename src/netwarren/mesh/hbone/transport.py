@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeAlias
 
 from netwarren.mesh.config import Http2Settings
+from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone import frames
 from netwarren.mesh.hbone.events import (
     Event,
@@ -41,9 +42,8 @@ class Tunnel:
 
     def __init__(self, lower: ByteStream, tls: TlsSession, settings: Http2Settings) -> None:
         self._answers: dict[int, asyncio.Future[ResponseReceived]] = {}
-        self._session = Session(
-            lower, tls, "client", settings, on_event=self._on_event, on_end=self._fail_answers
-        )
+        self._session = Session(lower, tls, "client", settings, on_event=self._on_event, on_end=self._on_end)
+        self._at_end: list[Callable[[], object]] = []
 
     @classmethod
     async def connect(
@@ -56,7 +56,7 @@ class Tunnel:
     ) -> "Tunnel":
         """Handshake over ``lower``, which is the tunnel's from here on, also where this raises.
 
-        Raises `TlsFailure`, what ``verify`` raises and `OSError`. That a TLS 1.3 server does not accept the
+        Raises `TlsFailure` and what ``verify`` raises. That a TLS 1.3 server does not accept the
         client's certificate shows only when a stream is opened.
         """
         tls, early = await handshake(lower, context, server_side=False, verify=verify)
@@ -109,9 +109,9 @@ class Tunnel:
         self._session.releasing = True
         self._session.end_if_done()
 
-    def abort(self) -> None:
-        """Begins its end: GOAWAY, and all streams are lost."""
-        self._session.end()
+    def abort(self, failure: Exception | None = None) -> None:
+        """Begins its end: GOAWAY, and all streams are lost; what uses them is told why (``failure``)."""
+        self._session.end(failure)
 
     async def close(self) -> None:
         """Ends it now and waits until it is gone."""
@@ -121,6 +121,13 @@ class Tunnel:
     async def wait_closed(self) -> None:
         """Returns when it has ended, whoever ended it."""
         await self._session.wait_ended()
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called when it ends, whoever ends it; at once if it has."""
+        if self._session.ended:
+            callback()
+        else:
+            self._at_end.append(callback)
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -135,7 +142,9 @@ class Tunnel:
             case GoAwayReceived():
                 self._session.releasing = True
 
-    def _fail_answers(self) -> None:
+    def _on_end(self) -> None:
+        for callback in self._at_end:
+            callback()
         for answer in self._answers.values():
             if not answer.done():
                 failure = self._session.failure
@@ -157,6 +166,10 @@ class ConnectRequest:
     def tls(self) -> ssl.SSLObject:
         """The handshake's outcome, with the client's certificate."""
         return self._session.tls.object
+
+    def on_cut(self, callback: Callable[[ProxyError], None]) -> None:
+        """Have ``callback`` called when the proxy itself ends the connection, see `TunnelStream`."""
+        self._stream.on_cut = callback
 
     def accept(self, headers: Headers = ()) -> TunnelStream:
         """Answers 200; raises `StreamGone` if the client went away meanwhile."""
@@ -211,7 +224,7 @@ class ServerTunnel:
         """Handshake over ``lower``, which is the connection's from here on, also where this raises.
 
         ``on_rejected`` is told the method of each request that is no CONNECT and was answered with 400.
-        Raises `TlsFailure`, what ``verify`` raises and `OSError`.
+        Raises `TlsFailure` and what ``verify`` raises.
         """
         tls, early = await handshake(lower, context, server_side=True, verify=verify)
         tunnel = cls(lower, tls, settings, on_connect, on_rejected)
@@ -241,9 +254,9 @@ class ServerTunnel:
         finally:
             await self.close()
 
-    def abort(self, code: int = frames.NO_ERROR) -> None:
-        """Begins its end: GOAWAY with ``code``, and all streams are lost."""
-        self._session.end(code=code)
+    def abort(self, code: int = frames.NO_ERROR, failure: Exception | None = None) -> None:
+        """Begins its end: GOAWAY with ``code``, and all streams are lost; what uses them is told why (``failure``)."""
+        self._session.end(failure, code)
 
     async def close(self) -> None:
         """Ends it now, and the handlers, and waits until all are gone."""
@@ -290,7 +303,7 @@ class ServerTunnel:
 
     def _cancel_unanswered(self) -> None:
         for request, task in self._handlers.values():
-            if not request.answered:
+            if not (request.answered or task.cancelling()):
                 task.cancel()
 
 

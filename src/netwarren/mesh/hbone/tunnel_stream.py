@@ -6,8 +6,10 @@ Does not belong here: what runs the connection (see `session`).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
+from netwarren.mesh.failure import ProxyError
 from netwarren.mesh.hbone import frames
 from netwarren.mesh.hbone.chunks import Chunks
 from netwarren.mesh.hbone.connection import Connection
@@ -33,7 +35,10 @@ class Carrier(Protocol):
 
 
 class TunnelStream:
-    """A `ByteStream` within a connection; ``stream_id`` is its number there."""
+    """A `ByteStream` within a connection; ``stream_id`` is its number there.
+
+    ``on_cut`` is called when the proxy itself ends the connection, whatever the stream's user waits for then.
+    """
 
     def __init__(self, carrier: Carrier, stream_id: int) -> None:
         self.stream_id = stream_id
@@ -45,6 +50,7 @@ class TunnelStream:
         self._closed = False
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self.on_cut: Callable[[ProxyError], None] | None = None
 
     async def read(self, most: int) -> bytes:
         while not self._chunks:
@@ -140,7 +146,11 @@ class TunnelStream:
     def feed_failure(self, error: Exception) -> None:
         """The connection is gone; what came before can still be read."""
         self._gone = True
-        if not self._ended:
+        if isinstance(error, ProxyError):
+            self._fail(error)
+            if self.on_cut is not None:
+                self.on_cut(error)
+        elif not self._ended:
             self._fail(error)
         _set(self._writable)
 

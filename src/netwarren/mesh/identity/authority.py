@@ -7,6 +7,7 @@ Does not belong here: keeping certificates fresh (see `secrets`), judging them (
 
 import ipaddress
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Literal, Self, TypeAlias
@@ -66,7 +67,9 @@ class Authority:
         self._rng: random.Random = rng or (issuer._rng if issuer else random.SystemRandom())
         self._refused: dict[Identity, str] = {}
         self._revoked: dict[int, float] = {}
+        self._issued: dict[Identity, tuple[int, ...]] = {}
         self._lists = 0
+        self._lock = threading.Lock()  # proxies have a thread each
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)]
         attributes += [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
         self._name = x509.Name(attributes)
@@ -192,9 +195,10 @@ class Authority:
         end = begin + lifetime
         subject = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity)), *names])
         usages = x509.ExtendedKeyUsage([_PURPOSES[purpose] for purpose in purposes])
+        serial = self._serial()
         builder = (
             x509.CertificateBuilder(self._name, x509.Name([]), key)
-            .serial_number(self._serial())
+            .serial_number(serial)
             .not_valid_before(timestamp(min(begin, end - 1)))
             .not_valid_after(timestamp(end, up=True))
             .add_extension(subject, critical=True)
@@ -204,7 +208,10 @@ class Authority:
             .add_extension(own, critical=False)
             .add_extension(self._key_id, critical=False)
         )
-        return _der(builder.sign(self._key, hashes.SHA256()))
+        leaf = _der(builder.sign(self._key, hashes.SHA256()))
+        with self._lock:
+            self._issued[identity] = (*self._issued.get(identity, ()), serial)
+        return leaf
 
     def fetcher(
         self, *, lifetime: float = DAY, now: Callable[[], float] = time.time
@@ -224,13 +231,25 @@ class Authority:
         """End of `refuse`; nothing where it was not refused."""
         self._refused.pop(identity, None)
 
-    def revoke(self, *certificates: "Certificate | Authority", now: float | None = None) -> bytes:
-        """Put what this authority issued (leaves, intermediates) on its list for good; the new list, as `crl` gives it."""
+    def revoke(self, *revoked: "Certificate | Authority | Identity", now: float | None = None) -> bytes:
+        """Put what this authority issued on its list for good; the new list, as `crl` gives it.
+
+        That is leaves, intermediates, and of an identity all that was issued to it so far.
+        """
         moment = time.time() if now is None else now
-        for each in certificates:
-            leaf = each.certificate if isinstance(each, Authority) else each.chain[0]
-            self._revoked.setdefault(facts(leaf).serial, moment)
+        for each in revoked:
+            for serial in self._serials(each):
+                self._revoked.setdefault(serial, moment)
         return self.crl(now=moment)
+
+    def _serials(self, of: "Certificate | Authority | Identity") -> Collection[int]:
+        match of:
+            case Identity():
+                return self._issued.get(of, ())
+            case Authority():
+                return (facts(of.certificate).serial,)
+            case _:
+                return (facts(of.chain[0]).serial,)
 
     def crl(self, *, now: float | None = None, lifetime: float = 30 * DAY) -> bytes:
         """The list of what is revoked (RFC 5280, 5), PEM, with the reason keyCompromise; signed by this authority."""

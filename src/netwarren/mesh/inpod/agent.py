@@ -135,10 +135,19 @@ class NodeAgent:
         Returns when no proxy carries it; raises `MeshError` where one has not said so within ``timeout`` seconds,
         or refuses. The pod is forgotten then, too.
         """
+        self.begin_deletion(uid, timeout=timeout)()
+
+    def begin_deletion(self, uid: str, *, timeout: float = ADD_SECONDS) -> Callable[[], None]:
+        """As `delete`, but returns when the proxies are being told; what waits for them, and raises, is given back."""
         self._check()
         deadline = time.monotonic() + timeout
-        for acknowledged in self._on_loop(lambda: self._delete(uid)):  # at the same time
-            self._wait(acknowledged, deadline, f"the end of pod {uid}", timeout)
+        waiting = self._on_loop(lambda: self._delete(uid))
+
+        def wait() -> None:
+            for acknowledged in waiting:  # at the same time
+                self._wait(acknowledged, deadline, f"the end of pod {uid}", timeout)
+
+        return wait
 
     def wait_connected(self, proxies: int = 1, timeout: float = ADD_SECONDS) -> None:
         """Wait until so many proxies are connected, or more; raises `MeshError` after ``timeout`` seconds."""

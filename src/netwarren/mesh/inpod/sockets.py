@@ -267,6 +267,15 @@ def check_capabilities(*, mark: int | None = PACKET_MARK, transparent: bool = Tr
         raise _cannot(f"make and enter network namespaces ({error})") from None
 
 
+def settle(*, mark: int | None = PACKET_MARK, transparent: bool = True) -> None:
+    """Have this thread live at home, as a proxy's does, and `check_capabilities` there; raises as that does."""
+    try:
+        standing.live_in(standing.home())
+    except SteppingError as error:
+        raise _cannot(f"enter pods ({error})") from None
+    check_capabilities(mark=mark, transparent=transparent)
+
+
 class _Lacking(Exception):
     pass
 

@@ -11,8 +11,11 @@ from random import Random
 from netwarren.mesh.config import ProxyConfig
 from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.secrets import SecretManager
-from netwarren.mesh.model import Service, Workload
+from netwarren.mesh.identity.watch import RevocationFile
+from netwarren.mesh.model import Identity, Service, Workload
+from netwarren.mesh.state.headers import Baggage
 from netwarren.mesh.state.store import State
+from netwarren.mesh.telemetry.labels import Peer
 from netwarren.mesh.telemetry.log import Log
 from netwarren.mesh.telemetry.metrics import Metrics
 from netwarren.topology.addresses import Address
@@ -27,10 +30,15 @@ class Common:
     secrets: SecretManager
     metrics: Metrics
     log: Log
-    revocations: Revocations | None = None
+    revocation_file: RevocationFile | None = None
     name_servers: tuple[Address, ...] = ()
     rng: Random = field(default_factory=Random)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def revocations(self) -> Revocations | None:
+        """The revocation lists as they are now; None where nothing is revoked."""
+        return None if self.revocation_file is None else self.revocation_file.revocations
 
     def announce(self) -> None:
         """The state has changed: wake who waits for that."""
@@ -40,6 +48,20 @@ class Common:
     async def changed(self) -> None:
         """Wait for the next change of the state."""
         await self._changed.wait()
+
+
+def as_told(baggage: Baggage, identity: Identity | None) -> Peer:
+    """The other end of a connection, known by what it says of itself and by the identity that it has proved."""
+    return Peer(
+        workload=baggage.workload,
+        canonical_service=baggage.service,
+        canonical_revision=baggage.version,
+        namespace=baggage.namespace or (identity.namespace if identity is not None else ""),
+        cluster=baggage.cluster,
+        region=baggage.region,
+        zone=baggage.zone,
+        identity=identity,
+    )
 
 
 class Directory:

@@ -16,6 +16,8 @@ from netwarren.mesh.hbone.transport import ConnectRequest, ServerTunnel
 from netwarren.mesh.identity import tls
 from netwarren.mesh.inpod.sockets import original_destination, socket_address
 from netwarren.mesh.model import Identity
+from netwarren.mesh.proxy import revocation
+from netwarren.mesh.proxy.common import as_told
 from netwarren.mesh.proxy.dialling import dial
 from netwarren.mesh.state import headers, inbound
 from netwarren.mesh.state.inbound import ConnectFacts, InboundPlan
@@ -37,16 +39,16 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
     client = socket_address(accepted.getpeername())
     destination = socket_address(accepted.getsockname())
     lower = SocketStream(accepted)
-    chain: list[bytes] = []
     who: list[Identity | None] = []
 
     def verify(finished: "ssl.SSLObject") -> None:
-        chain.extend(tls.peer_chain(finished))
-        who.append(tls.verify_client(chain, certificate.identity.trust_domain, common.revocations))
+        chain = tls.peer_chain(finished)
+        with revocation.counted(common, "destination"):
+            who.append(tls.verify_client(chain, certificate.identity.trust_domain, common.revocations))
 
     async def answer(request: ConnectRequest) -> None:
         facts = ConnectFacts("CONNECT", request.authority, request.headers, client, destination, who[0])
-        await _answer(pod, request, facts, tuple(chain))
+        await _answer(pod, request, facts)
 
     def rejected(method: str) -> None:
         early_deny(common.log, "destination", client, destination, NonConnectMethod(method))
@@ -73,6 +75,7 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
         await lower.close()
         raise
     pod.tunnels.add(tunnel)
+    revocation.cut_if_revoked(common, tunnel)
     try:
         if pod.connections.draining:
             await tunnel.drain(common.config.drain_deadline)
@@ -82,9 +85,7 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
         await tunnel.close()
 
 
-async def _answer(
-    pod: "PodProxy", request: ConnectRequest, facts: ConnectFacts, chain: tuple[bytes, ...]
-) -> None:
+async def _answer(pod: "PodProxy", request: ConnectRequest, facts: ConnectFacts) -> None:
     common = pod.common
     try:
         plan = inbound.plan(
@@ -111,11 +112,12 @@ async def _answer(
         request.authority,
     )
     registration = pod.connections.register(
-        Inbound(facts.source, facts.destination, "HBONE", plan, request.authority, chain)
+        Inbound(facts.source, facts.destination, "HBONE", plan, request.authority)
     )
     try:
         with Connection(common.metrics, common.log, opened) as connection:
             async with registration:
+                request.on_cut(registration.end)
                 try:
                     app = await _to_application(pod, plan)
                 except PolicyRejection as refusal:
@@ -203,15 +205,4 @@ def _source(plan: InboundPlan) -> Peer | None:
     if plan.source_workload is not None:
         return Peer.of(plan.source_workload)
     told, identity = plan.source_baggage, plan.facts.source_identity
-    if told.workload or told.namespace or identity is not None:
-        return Peer(
-            workload=told.workload,
-            canonical_service=told.service,
-            canonical_revision=told.version,
-            namespace=told.namespace or (identity.namespace if identity is not None else ""),
-            cluster=told.cluster,
-            region=told.region,
-            zone=told.zone,
-            identity=identity,
-        )
-    return None
+    return as_told(told, identity) if told.workload or told.namespace or identity is not None else None

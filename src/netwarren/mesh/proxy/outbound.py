@@ -15,11 +15,14 @@ from netwarren.mesh.hbone.pool import PoolKey
 from netwarren.mesh.hbone.stream import ByteStream, SocketStream
 from netwarren.mesh.hbone.tls import Verify
 from netwarren.mesh.hbone.transport import Tunnel
+from netwarren.mesh.hbone.tunnel_stream import TunnelStream
 from netwarren.mesh.identity import tls
 from netwarren.mesh.inpod.sockets import original_destination, socket_address
 from netwarren.mesh.model import Identity, SocketAddress
+from netwarren.mesh.proxy import revocation
+from netwarren.mesh.proxy.common import as_told
 from netwarren.mesh.proxy.dialling import dial
-from netwarren.mesh.state import outbound
+from netwarren.mesh.state import headers, outbound
 from netwarren.mesh.state.headers import TraceParent
 from netwarren.mesh.state.outbound import Unresolved, Upstream
 from netwarren.mesh.telemetry.connection import Connection, Opened, early_deny
@@ -62,10 +65,18 @@ async def carry(pod: "PodProxy", accepted: socket.socket) -> None:
         registration = pod.connections.register(
             Outbound(client, target, address, "HBONE" if secured else "TCP")
         )
+        double = upstream.protocol == "DOUBLE_HBONE"
         try:
-            with Connection(common.metrics, common.log, opened) as connection:
+            with Connection(common.metrics, common.log, opened, asking=double) as connection:
                 async with registration:
-                    far = await _open(pod, client, upstream)
+                    far: ByteStream
+                    if double:
+                        far, peer = await _open_within(pod, client, upstream)
+                        connection.found(peer)
+                    else:
+                        far = await _open(pod, client, upstream)
+                    if isinstance(far, TunnelStream):
+                        far.on_cut = registration.end
                     await copy_both_ways(
                         stream, far, on_sent=connection.count_received, on_received=connection.count_sent
                     )
@@ -95,31 +106,47 @@ async def _decide(pod: "PodProxy", client: SocketAddress, target: SocketAddress)
 
 async def _open(pod: "PodProxy", client: SocketAddress, upstream: Upstream) -> ByteStream:
     """The stream to the next hop, or through it; raises `MeshError`."""
-    config = pod.common.config
     address = upstream.address
     assert isinstance(address, SocketAddress)
     if upstream.protocol == "TCP":
-        return await dial(pod.sockets, address, seconds=config.connect_timeout)
-    authority = str(upstream.authority)
-    trace = TraceParent.draw(pod.common.rng)
+        return await dial(pod.sockets, address, seconds=pod.common.config.connect_timeout)
+    return await _open_tunnel(pod, client, upstream, TraceParent.draw(pod.common.rng))
+
+
+async def _open_tunnel(
+    pod: "PodProxy", client: SocketAddress, upstream: Upstream, trace: TraceParent
+) -> ByteStream:
+    address = upstream.address
+    assert isinstance(address, SocketAddress)
     key = PoolKey(upstream.source.identity, frozenset(upstream.sans), address, client.address)
-    opened, _tunnel = await pod.pool.open_stream(key, authority, tuple(upstream.headers(client, trace)))
-    if upstream.protocol == "HBONE":
-        return opened.stream
+    lines = tuple(upstream.headers(client, trace))
+    opened, _tunnel = await pod.pool.open_stream(key, str(upstream.authority), lines)
+    return opened.stream
+
+
+async def _open_within(pod: "PodProxy", client: SocketAddress, upstream: Upstream) -> tuple[ByteStream, Peer]:
+    """The stream within a tunnel to a network's gateway, and who is at its end, behind that; raises `MeshError`."""
+    config = pod.common.config
+    trace = TraceParent.draw(pod.common.rng)
+    outer = await _open_tunnel(pod, client, upstream, trace)
     try:
         certificate = await pod.common.secrets.get(upstream.source.identity)
     except BaseException:
-        opened.stream.abort()
+        outer.abort()
         raise
-    inner, _tls = await open_within(
-        opened.stream,
+    inner, tunnel = await open_within(
+        outer,
         tls.client_context(certificate),
-        authority,
+        str(upstream.authority),
         tuple(upstream.inner_headers(client, trace, config.network)),
         verify=_verifier(pod, frozenset(upstream.inner_sans)),
         settings=config.http2,
     )
-    return inner.stream
+    pod.inner_tunnels.add(tunnel)
+    tunnel.at_end(lambda: pod.inner_tunnels.discard(tunnel))
+    revocation.cut_if_revoked(pod.common, tunnel)
+    told = headers.parse_baggage(headers.values_of(inner.headers, headers.BAGGAGE))
+    return inner.stream, as_told(told, tls.peer_identity(tls.peer_chain(tunnel.tls)))
 
 
 async def connect(pod: "PodProxy", key: PoolKey) -> Tunnel:
@@ -128,24 +155,29 @@ async def connect(pod: "PodProxy", key: PoolKey) -> Tunnel:
     assert isinstance(key.source, Identity)
     certificate = await pod.common.secrets.get(key.source)
     lower = await dial(pod.sockets, key.destination, seconds=config.connect_timeout, hbone=True)
-    return await Tunnel.connect(
+    tunnel = await Tunnel.connect(
         lower,
         tls.client_context(certificate),
         verify=_verifier(pod, key.destinations),
         settings=config.http2,
     )
+    revocation.cut_if_revoked(pod.common, tunnel)
+    return tunnel
 
 
 def _verifier(pod: "PodProxy", expected: frozenset[object]) -> Verify:
     def verify(finished: "ssl.SSLObject") -> None:
-        tls.verify_server(tls.peer_chain(finished), [str(each) for each in expected], pod.common.revocations)
+        with revocation.counted(pod.common, "source"):
+            tls.verify_server(
+                tls.peer_chain(finished), [str(each) for each in expected], pod.common.revocations
+            )
 
     return verify
 
 
 async def _resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
-    """The addresses of a name, asked for from the pod; None where nobody answers."""
-    from dns import name, rdataclass, rdatatype
+    """The addresses of a name, asked for from the pod; None where nobody knows it, or answers."""
+    from dns import name, rcode, rdataclass, rdatatype
 
     found: list[Address] = []
     answered = False
@@ -153,6 +185,8 @@ async def _resolve(pod: "PodProxy", hostname: str) -> list[Address] | None:
         try:
             response = await pod.upstream.ask(name.from_text(hostname), kind, rdataclass.IN)
         except MeshError:
+            continue
+        if response.rcode() != rcode.NOERROR:
             continue
         answered = True
         found += [

@@ -17,7 +17,7 @@ from netwarren.mesh.dns.resolver import DnsResolver
 from netwarren.mesh.dns.server import DnsServer
 from netwarren.mesh.dns.upstream import Upstream
 from netwarren.mesh.hbone.pool import Pool
-from netwarren.mesh.hbone.transport import ServerTunnel
+from netwarren.mesh.hbone.transport import ServerTunnel, Tunnel
 from netwarren.mesh.inpod.sockets import PodSockets, is_transparent
 from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.model import SocketAddress, Workload
@@ -49,6 +49,8 @@ class PodProxy:
         self.label = f"{info.namespace}/{info.name}"
         self.connections: Connections[InboundPlan] = Connections()
         self.tunnels: set[ServerTunnel] = set()
+        self.inner_tunnels: set[Tunnel] = set()
+        """Those within others, to pods of another network."""
         self.preserves_source = config.require_original_source is not False and not own
         self.sockets = PodSockets(netns, f"pod {self.label}", mark=config.packet_mark, ipv6=config.ipv6)
         self.pool = Pool(

@@ -16,13 +16,16 @@ from typing import Any, TypeVar
 
 from netwarren.errors import ClosedError, MeshError
 from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, ProxyConfig
+from netwarren.mesh.identity.crl import Revocations
 from netwarren.mesh.identity.secrets import Fetch, SecretManager
-from netwarren.mesh.inpod.sockets import PodSockets
+from netwarren.mesh.identity.watch import LOOK_INTERVAL, RevocationFile
+from netwarren.mesh.inpod.sockets import PodSockets, settle
 from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.inpod.zds_proxy import ZdsClient
 from netwarren.mesh.model import SocketAddress
 from netwarren.mesh.proxy.common import Common
 from netwarren.mesh.proxy.pod import PodProxy
+from netwarren.mesh.proxy.revocation import cut_revoked
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.admin import Admin, ConfigDump
@@ -93,15 +96,20 @@ class Ztunnel:
             target=self._run, args=(started,), name=f"netwarren-ztunnel-{self.config.node}", daemon=True
         )
         self._thread.start()
-        started.result()
+        try:
+            started.result()
+        except BaseException:
+            self._thread.join()
+            raise
 
     def end(self, *, graceful: bool = False) -> None:
         """Have it end: with time for connections to end by themselves (``graceful``), or at once. Returns before."""
         if self._thread is None:
             return
         self._graceful = graceful
-        with suppress(RuntimeError):  # it has ended by itself
-            self._loop.call_soon_threadsafe(self._ending.set)
+        if self.running:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._ending.set)
 
     def close(self, *, graceful: bool = False) -> None:
         """`end` it, and return when that is so. Again is fine."""
@@ -129,8 +137,7 @@ class Ztunnel:
         async def apply() -> None:
             change(self.state)
             self._common.announce()
-            own = () if self._own_proxy is None else (self._own_proxy,)
-            for pod in (*self.pods.values(), *own):
+            for pod in self._all_pods():
                 pod.connections.reevaluate(
                     lambda plan: self.state.authorize(plan.workload, plan.facts).allowed
                 )
@@ -183,7 +190,8 @@ class Ztunnel:
 
     def _run(self, started: "Future[None]") -> None:
         try:
-            standing.live_in(standing.home())
+            transparent = self.config.require_original_source is True
+            settle(mark=self.config.packet_mark, transparent=transparent)
             with asyncio.Runner() as runner:
                 runner.run(self._main(started))
         except BaseException as error:
@@ -197,14 +205,17 @@ class Ztunnel:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         secrets = SecretManager(self._fetch)
+        lists = self._revocation_file()
         self._common = Common(
-            self.config, self.state, secrets, self.metrics, self.log, name_servers=self._name_servers
+            self.config, self.state, secrets, self.metrics, self.log, lists, name_servers=self._name_servers
         )
         sockets = PodSockets(
             self._netns, f"the node proxy of {self.config.node}", mark=None, ipv6=self.config.ipv6
         )
         servers: list[HttpServer] = []
         try:
+            if lists is not None:
+                lists.start()
             for server in self._pages(sockets):
                 servers.append(server)
                 await server.start()
@@ -216,6 +227,8 @@ class Ztunnel:
             for server in servers:
                 await server.close(grace=0.2)
             await secrets.close()
+            if lists is not None:
+                lists.close()
             sockets.close()
 
     async def _carry_own(self, started: "Future[None]") -> None:
@@ -258,6 +271,22 @@ class Ztunnel:
             if self._own_proxy is not None:
                 await self._own_proxy.stop(graceful=self._graceful)
 
+    def _revocation_file(self) -> RevocationFile | None:
+        path, debounce = self.config.crl_path, self.config.crl_debounce
+        if path is None:
+            return None
+
+        def changed(_: Revocations) -> None:
+            for pod in self._all_pods():
+                cut_revoked(pod)
+
+        interval = min(LOOK_INTERVAL, max(0.02, debounce / 4))
+        return RevocationFile(path, changed, debounce=debounce, interval=interval)
+
+    def _all_pods(self) -> tuple[PodProxy, ...]:
+        own = () if self._own_proxy is None else (self._own_proxy,)
+        return (*self.pods.values(), *own)
+
     def _on_ready(self, ready: bool) -> None:
         if ready:
             self.readiness.done(WORKLOADS)
@@ -292,9 +321,6 @@ class Ztunnel:
         self._ending.set()
 
     def _dump(self) -> ConfigDump:
-        def part(name: str) -> Callable[[], object]:
-            return lambda: self.state.dump().get(name, [])
-
         def certificates() -> list[object]:
             return [each.described() for each in self._common.secrets.states()]
 
@@ -313,10 +339,7 @@ class Ztunnel:
             }
 
         return ConfigDump(
-            workloads=part("workloads"),
-            services=part("services"),
-            policies=part("policies"),
-            staged_services=part("stagedServices"),
+            state=self.state.dump,
             config=lambda: {
                 "proxyMode": self.config.mode,
                 "localNode": self.config.node,

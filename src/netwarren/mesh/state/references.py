@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 from netwarren.errors import MeshConfigError
-from netwarren.mesh.model import GatewayAddress, NetworkAddress, Workload
+from netwarren.mesh.model import GatewayAddress, NetworkAddress, Service, Workload
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 
@@ -28,18 +28,20 @@ def check_workload(config: Config, workload: Workload) -> None:
         raise MeshConfigError("\n".join(found))
 
 
+def check_service(config: Config, service: Service) -> None:
+    """As `check_references`, of ``service`` alone."""
+    found = list(_of_service(State(config), config, service, f"service {service.name!r}"))
+    if found:
+        raise MeshConfigError("\n".join(found))
+
+
 def problems(config: Config) -> Iterator[str]:
     """A sentence for each name in ``config`` that names nothing, and for each key that is used twice."""
     state = State(config)
-    hostnames = _hostnames(config)
     for place, workload in enumerate(config.workloads):
         yield from _of_workload(state, config, workload, f"workloads[{place}]")
     for place, service in enumerate(config.services):
-        at = f"services[{place}]"
-        yield from _gateway(state, service.waypoint, f"{at}.waypoint.destination", hostnames)
-        for number, each in enumerate(service.weighted_waypoints):
-            where = f"{at}.weightedWaypoints[{number}].destination.destination"
-            yield from _gateway(state, each.waypoint, where, hostnames)
+        yield from _of_service(state, config, service, f"services[{place}]")
     yield from _twice("workloads", "uid", (each.uid for each in config.workloads))
     yield from _twice("services", "namespace and hostname", (str(each.key) for each in config.services))
     yield from _twice("policies", "namespace and name", (str(each.key) for each in config.policies))
@@ -56,6 +58,14 @@ def _of_workload(state: State, config: Config, workload: Workload, at: str) -> I
         if state.policy(key) is None:
             known = [str(each.key) for each in config.policies]
             yield f"{at}.authorizationPolicies[{number}]: no policy is called {key}{_near(str(key), known)}"
+
+
+def _of_service(state: State, config: Config, service: Service, at: str) -> Iterator[str]:
+    hostnames = _hostnames(config)
+    yield from _gateway(state, service.waypoint, f"{at}.waypoint.destination", hostnames)
+    for number, each in enumerate(service.weighted_waypoints):
+        where = f"{at}.weightedWaypoints[{number}].destination.destination"
+        yield from _gateway(state, each.waypoint, where, hostnames)
 
 
 def _hostnames(config: Config) -> list[str]:

@@ -157,13 +157,3 @@ class PolicyRejection(Refusal):
         denied = verdict.policy
         why = f"explicitly denied by: {denied}" if denied else "allow policies exist, but none allowed"
         super().__init__(f"connection closed due to policy rejection: {why}")
-
-
-class PolicyChange(Refusal):
-    """A connection that was allowed when it was made, and is not any more."""
-
-    flag = "DENY"
-    early = False
-
-    def __init__(self) -> None:
-        super().__init__("connection closed due to policy change")

@@ -9,7 +9,7 @@ import html
 import inspect
 import json
 import platform
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeAlias
@@ -40,7 +40,7 @@ def build_info() -> dict[str, str]:
     return {"version": __version__, "pythonVersion": platform.python_version()}
 
 
-def _nothing() -> dict[str, Json]:
+def _nothing() -> Mapping[str, Json]:
     return {}
 
 
@@ -52,10 +52,8 @@ def _none() -> list[Json]:
 class ConfigDump:
     """What ``/config_dump`` is put together from."""
 
-    workloads: Source = _none
-    services: Source = _none
-    policies: Source = _none
-    staged_services: Source = _nothing
+    state: Callable[[], Mapping[str, object]] = _nothing
+    """Gives ``workloads``, ``services``, ``policies`` and ``stagedServices``, all of one moment."""
     static_config: Source = _nothing
     version: Source = build_info
     config: Source = _nothing
@@ -66,11 +64,12 @@ class ConfigDump:
 
     def text(self) -> str:
         """The JSON text, indented."""
+        state = self.state()
         dump = {
-            "workloads": self.workloads(),
-            "services": self.services(),
-            "policies": self.policies(),
-            "stagedServices": self.staged_services(),
+            "workloads": state.get("workloads", []),
+            "services": state.get("services", []),
+            "policies": state.get("policies", []),
+            "stagedServices": state.get("stagedServices", {}),
             "staticConfig": self.static_config(),
             "version": self.version(),
             "config": self.config(),

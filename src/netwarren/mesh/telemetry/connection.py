@@ -7,7 +7,7 @@ Does not belong here: copying the bytes, and deciding when to end (see `connecti
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -48,9 +48,13 @@ class Connection:
 
     End it with `record`, or use it as a context manager: what leaves the block, nothing or an error, is then the
     end. An end that is neither (the task cancelled, the object dropped) is that of a drain.
+
+    ``asking``: who is at the other end is not known yet, and `found` says; it counts as opened from there on, or from
+    its end.
     """
 
     __slots__ = (
+        "_asking",
         "_clock",
         "_labels",
         "_log",
@@ -65,7 +69,13 @@ class Connection:
     )
 
     def __init__(
-        self, metrics: Metrics, log: Log, opened: Opened, clock: Callable[[], float] = time.monotonic
+        self,
+        metrics: Metrics,
+        log: Log,
+        opened: Opened,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        asking: bool = False,
     ) -> None:
         self.recorded = True  # until it has been opened there is nothing to end
         self.opened = opened
@@ -75,6 +85,14 @@ class Connection:
         self._log = log
         self._clock = clock
         self._start = clock()
+        self._asking = asking
+        if not asking:
+            self._open()
+        self.recorded = False
+
+    def _open(self) -> None:
+        self._asking = False
+        opened, metrics = self.opened, self._metrics
         self._labels = labels = tcp_labels(
             opened.reporter,
             opened.source,
@@ -86,9 +104,13 @@ class Connection:
         self._received = metrics.received_bytes.labels(labels)
         self._sent = metrics.sent_bytes.labels(labels)
         metrics.connections_opened.labels(labels).add()
-        self.recorded = False
-        if log.enabled("debug", ACCESS):
-            log.write("debug", ACCESS, "connection opened", _ends(opened))
+        if self._log.enabled("debug", ACCESS):
+            self._log.write("debug", ACCESS, "connection opened", _ends(opened))
+
+    def found(self, destination: Peer) -> None:
+        """It is ``destination`` that is at the other end."""
+        self.opened = replace(self.opened, destination=destination)
+        self._open()
 
     def __repr__(self) -> str:
         state = "ended" if self.recorded else "open"
@@ -109,6 +131,8 @@ class Connection:
         if self.recorded:
             return
         self.recorded = True
+        if self._asking:
+            self._open()
         labels = with_flag(self._labels, flag_of(error))
         self._metrics.connections_closed.labels(labels).add()
         if error is not None:

@@ -1,8 +1,8 @@
-"""The connections that a proxy carries now: listed, and ended when policy, certificates or the proxy's end want it.
+"""The connections that a proxy carries now: listed, and ended when policy or the proxy's end wants it.
 
 Rules: of one loop and its thread; a connection registers before it is checked, so that no change of policy falls
 between; ending one twice is ending it once.
-Does not belong here: who may connect (`check`, `revoked` are given), counting and logging (see `connection`).
+Does not belong here: who may connect (it is given), tunnels (see `hbone`), counting and logging (see `connection`).
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeAlias, TypeVar
 
-from netwarren.mesh.failure import CertificateRevoked, Drained, PolicyChanged, ProxyError
+from netwarren.mesh.failure import Drained, PolicyChanged, ProxyError
 from netwarren.mesh.model import SocketAddress
 
 Protocol: TypeAlias = Literal["TCP", "HBONE", "DOUBLEHBONE"]
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Inbound(Generic[F]):
-    """A connection to the pod. ``facts`` is what policies judge it by; ``chain`` the peer's certificates, if any."""
+    """A connection to the pod. ``facts`` is what policies judge it by."""
 
     source: SocketAddress
     destination: SocketAddress
@@ -33,7 +33,6 @@ class Inbound(Generic[F]):
     facts: F
     original_destination: str | None = None
     """The authority asked for."""
-    chain: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class Outbound:
     original_destination: SocketAddress
     destination: SocketAddress
     protocol: Protocol
-    chain: object = None
 
 
 class Registration(Generic[F]):
@@ -164,12 +162,6 @@ class Connections(Generic[F]):
         return self._end_those(
             lambda connection: isinstance(connection, Inbound) and not allowed(connection.facts),
             PolicyChanged,
-        )
-
-    def revoke(self, revoked: Callable[[object], bool]) -> int:
-        """End, with `CertificateRevoked`, those whose peer's chain ``revoked`` finds revoked; how many it were."""
-        return self._end_those(
-            lambda connection: connection.chain is not None and revoked(connection.chain), CertificateRevoked
         )
 
     def at_drain(self, hook: Callable[[], None]) -> None:

@@ -1,0 +1,121 @@
+"""Certificates of pods: issued for them, renewed while they live, and what happens where there is none."""
+
+import contextlib
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from netwarren import Cluster
+from netwarren.mesh.identity.authority import Authority
+from netwarren.mesh.identity.certificate import Certificate
+from netwarren.mesh.model import Identity
+from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
+from tests.cluster.mesh.conftest import double, ended, talk
+from tests.cluster.mesh_peers.conftest import echo
+
+COMPLETE, FAILED = "connection complete", "connection failed"
+CLOSED = "istio_tcp_connections_closed_total"
+
+
+def account(name: str) -> Identity:
+    return Identity("cluster.local", "default", name)
+
+
+def test_a_client_for_whom_there_is_no_certificate_is_cut_for_that_reason(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    cluster.mesh.authority.refuse(account("client"), "it is on holiday")
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(double())
+    before = snapshot(proxy.metrics)
+    assert ended(client, server.ip, 8080)
+    record = expect_record_sync(proxy.log, COMPLETE, {"direction": "outbound"})
+    assert "it is on holiday" in str(record.fields["error"])
+    labels = {"reporter": "source", "response_flags": "IDENTITY_ERROR"}
+    expect_sync(before, CLOSED, labels, 1)
+    other = cluster.add_pod("other", "node-a")
+    assert talk(other, server.ip) == (other.ip, b"hellohello")
+
+
+def test_a_server_for_which_there_is_no_certificate_takes_no_tunnel_but_plain_text(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    cluster.mesh.authority.refuse(account("server"))
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    plain = cluster.add_pod("plain", "node-b", captured=False)
+    server.start(double())
+    assert ended(client, server.ip, 8080)
+    failed = expect_record_sync(proxy.log, FAILED, {"direction": "inbound"})
+    assert f"no certificate for {account('server')}" in str(failed.fields["error"])
+    assert talk(plain, server.ip) == (plain.ip, b"hellohello")
+
+
+def test_a_certificate_is_renewed_under_a_connection_that_goes_on(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed = {account(name): threading.Semaphore(0) for name in ("server", "client")}
+    issue = Authority.issue
+
+    def counted(authority: Authority, identity: Identity, **options: Any) -> Certificate:
+        made = issue(authority, identity, **options)
+        if identity in renewed:
+            renewed[identity].release()
+        return made
+
+    monkeypatch.setattr(Authority, "issue", counted)
+    cluster.deploy_ztunnel_sync("node-a", certificate_lifetime=1.0)
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(echo)
+    with client, socket.create_connection((server.ip, 8080), timeout=20) as connection:
+        connection.sendall(b"one")
+        assert connection.recv(10) == b"one"
+        for each in renewed.values():
+            for _ in range(2):
+                assert each.acquire(timeout=20)
+        connection.sendall(b"two")
+        assert connection.recv(10) == b"two"
+        with socket.create_connection((server.ip, 8080), timeout=20) as another:
+            another.sendall(b"three")
+            assert another.recv(10) == b"three"
+
+
+def test_a_pod_is_who_its_service_account_and_trust_domain_say(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    fields = {"service_account": "robot", "trust_domain": "example.org"}
+    server = cluster.add_pod("server", "node-a", namespace="shop", workload=fields)
+    client = cluster.add_pod("client", "node-a", workload=fields)
+    server.start(double())
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    record = expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"})
+    assert record.fields["src.identity"] == "spiffe://example.org/ns/default/sa/robot"
+    assert record.fields["dst.identity"] == "spiffe://example.org/ns/shop/sa/robot"
+
+
+def test_who_is_of_another_trust_domain_is_not_let_in(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    server = cluster.add_pod("server", "node-a")
+    client = cluster.add_pod("client", "node-a", workload={"trust_domain": "example.org"})
+    server.start(double())
+    assert ended(client, server.ip, 8080)
+    failed = expect_record_sync(proxy.log, FAILED, {"direction": "inbound"})
+    assert "did not present the expected trustdomain (cluster.local)" in str(failed.fields["error"])
+
+
+def test_who_does_not_answer_at_its_port_of_hbone_may_be_behind_a_policy(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a", connect_timeout=0.2)
+    server = cluster.add_pod("server", "node-b", captured=False, workload={"protocol": "HBONE"})
+    client = cluster.add_pod("client", "node-a")
+    before = snapshot(proxy.metrics)
+    with contextlib.ExitStack() as full:  # a queue that is full drops what comes
+        listener = full.enter_context(server.socket())
+        listener.bind((server.ip, 15008))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = full.enter_context(server.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((server.ip, 15008))
+        assert ended(client, server.ip, 8080)
+    record = expect_record_sync(proxy.log, COMPLETE, {"direction": "outbound"})
+    text = "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008"
+    assert text in str(record.fields["error"])
+    expect_sync(before, CLOSED, {"reporter": "source", "response_flags": "NETWORK_POLICY"}, 1)
