@@ -14,7 +14,8 @@ import pytest
 
 from netwarren import Cluster
 from netwarren.cluster import mesh
-from netwarren.cluster.mesh import Mesh, NodeProxy
+from netwarren.cluster.mesh import Mesh
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.errors import KernelError, MeshError
 from netwarren.kernel.syscall import capget, capset
 from netwarren.mesh.inpod import redirection

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.mesh.model import CidrAddress
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
 from tests.cluster.mesh.conftest import double, ended, talk

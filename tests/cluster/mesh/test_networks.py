@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.errors import MeshConfigError
 from netwarren.mesh.hbone.transport import ConnectRequest
 from netwarren.mesh.model import (

@@ -6,11 +6,12 @@ import queue
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
 from tests.cluster.mesh.conftest import ended
 from tests.cluster.mesh_peers.conftest import echo, talk
@@ -31,7 +32,7 @@ class Revoking:
         self.path = path
         self.proxies: dict[str, NodeProxy] = {}
         for name, node in NODES.items():
-            options = {"crl_path": path, "crl_debounce": 0.0} if name == follower else {}
+            options: dict[str, Any] = {"crl_path": path, "crl_debounce": 0.0} if name == follower else {}
             self.proxies[name] = cluster.deploy_ztunnel_sync(node, **options)
         self.server = cluster.add_pod("server", "node-a")
         self.client = cluster.add_pod("client", "node-b")

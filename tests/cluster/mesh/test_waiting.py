@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.mesh.config import Http2Settings
 from netwarren.mesh.identity.tls import client_context, server_context
 from netwarren.mesh.model import GatewayAddress, NetworkAddress

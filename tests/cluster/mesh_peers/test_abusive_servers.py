@@ -16,7 +16,7 @@ from h2.errors import ErrorCodes
 from h2.events import RequestReceived
 
 from netwarren import Cluster, Pod
-from netwarren.cluster.mesh import NodeProxy
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.mesh.identity.authority import Authority, Purpose
 from netwarren.mesh.identity.certificate import Certificate
 from netwarren.mesh.identity.tls import server_context
