@@ -88,7 +88,8 @@ class Meshing:
 
         Raises `DuplicateName` where there is one, `UnknownName`, `ConfigurationError` for an option that there is
         not or that means nothing in this mode, `KernelError` where a port is taken, and `MeshError`, with what it
-        wrote for a program that does not start, ends or is not ready in time; nothing has changed then.
+        wrote for a program that does not start, ends or is not ready in time; nothing has changed then. The loop goes
+        on meanwhile; cancelled, it takes the proxy back when that is there.
         """
         from netwarren.runtime import loop
 
