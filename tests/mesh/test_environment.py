@@ -40,6 +40,7 @@ def test_an_empty_one_has_ztunnels_defaults() -> None:
             pool_idle=0.25,
             drain_deadline=1.5,
             certificate_lifetime=3600.0,
+            crl_path="/run/crl.pem",
             log_format="json",
         ),
         ProxyConfig(mode="dedicated", require_original_source=False),

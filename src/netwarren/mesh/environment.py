@@ -5,6 +5,7 @@ same; a value that means nothing is one `MeshConfigError` that names its variabl
 Does not belong here: what the options do (see `config`), starting programs (see `netwarren.cluster`).
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -76,6 +77,7 @@ def variables_of(environment: Environment) -> dict[str, str]:
         "LOCAL_XDS_PATH": environment.mesh_path,
         "CA_ROOT_CA": environment.ca_roots,
         "XDS_ROOT_CA": environment.ca_roots,
+        "CRL_PATH": None if config.crl_path is None else os.fspath(config.crl_path),
         "PACKET_MARK": config.packet_mark,
         "ENABLE_ORIG_SRC": config.require_original_source,
     }
@@ -132,6 +134,7 @@ def read(variables: Mapping[str, str]) -> Environment:
             get("TERMINATION_GRACE_PERIOD_SECONDS", _grace, config.drain_deadline),
         ),
         certificate_lifetime=get("SECRET_TTL", _seconds, config.certificate_lifetime),
+        crl_path=get("CRL_PATH", str, config.crl_path),
         log_format=get("LOG_FORMAT", _log_format, config.log_format),
         packet_mark=get("PACKET_MARK", _positive, config.packet_mark if mode == "shared" else None),
         # Beside its application a proxy that tried would succeed, and get no reply.
