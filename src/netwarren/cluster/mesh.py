@@ -12,7 +12,9 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from netwarren.cluster.members import Pod
 from netwarren.cluster.node_proxy import NodeProxy
+from netwarren.cluster.service import Service as ServiceHandle
 from netwarren.cluster.ztunnel_program import ZtunnelProgram
 from netwarren.errors import (
     ConfigurationError,
@@ -27,7 +29,7 @@ from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.inpod import redirection
 from netwarren.mesh.inpod.agent import NodeAgent
 from netwarren.mesh.inpod.zds import WorkloadInfo
-from netwarren.mesh.model import NamespacedName, NetworkAddress, Policy, Service, Workload
+from netwarren.mesh.model import GatewayAddress, NamespacedName, NetworkAddress, Policy, Service, Workload
 from netwarren.mesh.proxy.ztunnel import Ztunnel
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.references import check_service, check_workload
@@ -37,8 +39,6 @@ from netwarren.topology.wellknown import NAME_SERVER_IN_PROCESS
 
 if TYPE_CHECKING:
     from netwarren.cluster.cluster import Cluster
-    from netwarren.cluster.members import Pod
-    from netwarren.cluster.service import Service as ServiceHandle
     from netwarren.topology.services import ServiceSpec
 
 READY_SECONDS = 10.0
@@ -46,6 +46,8 @@ LET_GO_SECONDS = 10.0
 """How long a proxy may take to let go of a pod that is removed; then that goes without, and says so."""
 
 Changeable = TypeVar("Changeable", Workload, Service)
+
+_GATEWAYS = frozenset({"waypoint", "network_gateway"})
 
 
 class Binary(NamedTuple):
@@ -95,10 +97,12 @@ class Mesh:
     def update(self, pod: "str | Pod", **changes: Any) -> Workload:
         """Change fields of a pod's workload (``waypoint``, ``protocol``, ...) in every proxy.
 
+        A ``waypoint`` or ``network_gateway`` may be given as a pod or a service of the cluster.
         Raises `ConfigurationError` for a field that there is not, `MeshConfigError` for one that names nothing.
         """
         with self._cluster._lock:
             before = self.workload(pod)
+            changes = self._addressed(changes)
             after = _changed("workload", before, changes)
             self._check(after)
             self._changes[before.name] = {**self._changes.get(before.name, {}), **changes}
@@ -127,6 +131,7 @@ class Mesh:
         """
         with self._cluster._lock:
             before = self.service(service)
+            changes = self._addressed(changes)
             after = _changed("service", before, changes)
             if after.key != before.key:
                 raise ConfigurationError(f"a service stays {before.key}; add another one")
@@ -256,12 +261,11 @@ class Mesh:
                 f"the node proxy of {pod.spec.node!r}, which would carry {pod.label}, has ended; remove its pod "
                 f"{proxy.pod.name!r} and deploy it anew, or add the pod with captured=False"
             )
-        workload = _changed(
-            "workload", self._workload(pod), {**({"protocol": "HBONE"} if carried else {}), **changes}
-        )
+        changes = {**({"protocol": "HBONE"} if carried else {}), **self._addressed(changes)}
+        workload = _changed("workload", self._workload(pod), changes)
         self._check(workload)
         self._workloads[pod.name] = workload
-        self._changes[pod.name] = {**({"protocol": "HBONE"} if carried else {}), **changes}
+        self._changes[pod.name] = changes
         try:
             self._tell(lambda state: state.add_workload(workload))
             self.follow_services()
@@ -363,6 +367,17 @@ class Mesh:
             or workload.authorization_policies
         ):
             check_workload(replace_in(self.config, workload), workload)
+
+    def _addressed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """``changes`` with a pod or a service that is a waypoint or gateway by its address or hostname."""
+        return {name: self._gateway(value) if name in _GATEWAYS else value for name, value in changes.items()}
+
+    def _gateway(self, value: object) -> object:
+        if isinstance(value, Pod):
+            return GatewayAddress(NetworkAddress(self.workload(value).network, ip_address(value.ip)))
+        if isinstance(value, ServiceHandle):
+            return GatewayAddress(_key(value.spec))
+        return value
 
     def _workload(self, pod: "Pod") -> Workload:
         return Workload(

@@ -209,3 +209,16 @@ def _headers(ready: Callable[[object], None]) -> None:
                     data += near.recv(1000)
                 header, _ = decoded
                 near.sendall(f"{header.source.address} {header.destination} {header.identity}".encode())
+
+
+def test_a_waypoint_is_given_as_a_pod_or_as_a_service(cluster: Cluster) -> None:
+    cluster.deploy_ztunnel_sync("node-a")
+    gate = cluster.add_pod("gate", "node-b", labels={"app": "gate"})
+    web = cluster.add_pod("web", "node-a", workload={"waypoint": gate})
+    assert cluster.mesh.workload(web).waypoint == GatewayAddress(NetworkAddress("", ip_address(gate.ip)))
+    service = cluster.add_service("gate", selector={"app": "gate"}, ports={15008: 15008})
+    cluster.mesh.update(web, waypoint=service)
+    name = NamespacedName("default", "gate.default.svc.cluster.local")
+    assert cluster.mesh.workload(web).waypoint == GatewayAddress(name)
+    shop = cluster.add_service("shop", pods=[web], ports={80: 8080})
+    assert cluster.mesh.update_service(shop, waypoint=gate).waypoint is not None

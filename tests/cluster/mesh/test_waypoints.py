@@ -30,7 +30,7 @@ def at(pod: Pod) -> GatewayAddress:
 
 
 def behind(pod: Pod) -> dict[str, object]:
-    return {"waypoint": at(pod)}
+    return {"waypoint": pod}
 
 
 def forward(ready: Callable[[object], None]) -> None:
