@@ -188,11 +188,19 @@ async def _serve_until(port: int, handle: Handler, ready: Ready, stop: threading
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 group.create_task(one(accepted))
 
+    ending = asyncio.Event()
+
+    def end() -> None:
+        stop.wait()
+        with suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(ending.set)
+
+    threading.Thread(target=end, name="netwarren-peer-end", daemon=True).start()
     with _listener(port) as listener:
         accepting = asyncio.ensure_future(accept(listener))
         ready(value)
         try:
-            await asyncio.to_thread(stop.wait)
+            await ending.wait()
         finally:
             accepting.cancel()
             with suppress(asyncio.CancelledError):

@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 READY_SECONDS = 10.0
 END_SECONDS = 2.0
-_PATIENCE = 0.05  # how long a thread may take to see `stop` by itself
+_PATIENCE = 0.05  # how long a thread may take to end when its sockets are closed
+_STOP_PATIENCE = 1.0  # and one that takes `stop`, and so ends in its own time, be the machine ever so busy
 
 
 class Stopped(BaseException):
@@ -47,6 +48,7 @@ class Background(Generic[T]):
         self._result: T | None = None
         self._failure: BaseException | None = None
         self._seen = False
+        self._takes_stop = False
         self._called_ready = False
         self._ready = threading.Event()
         self._ended = threading.Event()
@@ -74,6 +76,7 @@ class Background(Generic[T]):
             options["ready"] = self._call_ready
         if "stop" in names and "stop" not in options:
             options["stop"] = self._stop
+            self._takes_stop = True
         entered = self._launch(arguments, options)
         if not handshake:
             entered.wait()
@@ -132,7 +135,7 @@ class Background(Generic[T]):
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return untold
-        if not self._ended.wait(_PATIENCE):
+        if not self._ended.wait(_STOP_PATIENCE if self._takes_stop else _PATIENCE):
             with self._leaving:
                 if not self._left:
                     # Once, so that what it does in its `finally` is not interrupted, too. Wakes nothing
