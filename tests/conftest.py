@@ -3,7 +3,12 @@
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# No test fails for the time it takes: machines are slow and busy, and each test has the limit of pyproject.toml.
+hypothesis.settings.register_profile("netwarren", deadline=None)
+hypothesis.settings.load_profile("netwarren")
 
 pytest_plugins = ["pytester"]
 
