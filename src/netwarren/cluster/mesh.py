@@ -271,9 +271,10 @@ class Mesh:
             self.follow_services()
             if carried and proxy is not None:
                 assert proxy.agent is not None  # it is one of a node
-                proxy.agent.add(workload.uid, _info(workload), pod.namespace_fd)
+                acknowledged = proxy.agent.begin_addition(workload.uid, _info(workload), pod.namespace_fd)
                 self._carried.add(pod.name)
-                proxy._redirect(pod)
+                proxy._redirect(pod)  # while the proxy begins: nobody is in the pod yet
+                acknowledged()
         except BaseException:
             with suppress(MeshError):  # why it could not be added is what is to be told
                 self.pod_removed(pod)()
@@ -321,7 +322,7 @@ class Mesh:
         moved = [
             each
             for name, each in self._workloads.items()
-            if name in workloads and (workloads[name] != each or workloads[name].services != each.services)
+            if name in workloads and workloads[name] is not each
         ]
         if not (gone or new or moved):
             return
@@ -410,11 +411,10 @@ class Mesh:
         for name, workload in self._workloads.items():
             changes = self._changes.get(name, {})
             healthy = name not in pods or pods[name].ready
-            self._workloads[name] = replace(
-                workload,
-                services=changes.get("services", behind.get(name, {})),
-                status=changes.get("status", "Healthy" if healthy else "Unhealthy"),
-            )
+            services = changes.get("services", behind.get(name, {}))
+            status = changes.get("status", "Healthy" if healthy else "Unhealthy")
+            if workload.services != services or workload.status != status:
+                self._workloads[name] = replace(workload, services=services, status=status)
 
 
 def _nothing() -> None:

@@ -147,15 +147,15 @@ def test_a_pod_that_it_cannot_carry_is_refused_and_is_not_there(cluster: Cluster
     from netwarren.mesh.model import SocketAddress
 
     deploy(cluster)
-    add, taken = NodeAgent.add, []
+    add, taken = NodeAgent.begin_addition, []
 
-    def take_first(agent: NodeAgent, uid: str, info: WorkloadInfo, netns: int) -> None:
+    def take_first(agent: NodeAgent, uid: str, info: WorkloadInfo, netns: int) -> Callable[[], None]:
         with PodSockets(netns, reuse_port=False) as sockets:
             taken.append(sockets.listen(SocketAddress(ip_address("0.0.0.0"), 15008)))
-        add(agent, uid, info, netns)
+        return add(agent, uid, info, netns)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NodeAgent, "add", take_first)
+        patch.setattr(NodeAgent, "begin_addition", take_first)
         with pytest.raises(MeshError, match=r"start proxy.*15008"):
             cluster.add_pod("web", "node-a")
     taken[0].close()

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Any
@@ -33,16 +33,16 @@ def test_a_pod_in_which_a_port_of_the_proxy_is_taken_is_refused_and_is_not_there
 ) -> None:
     proxy = cluster.deploy_ztunnel_sync("node-a")
     taken: list[socket.socket] = []
-    add = NodeAgent.add
+    add = NodeAgent.begin_addition
 
-    def take_first(agent: NodeAgent, uid: str, info: WorkloadInfo, netns: int) -> None:
+    def take_first(agent: NodeAgent, uid: str, info: WorkloadInfo, netns: int) -> Callable[[], None]:
         host = "127.0.0.1" if port == 15053 else "0.0.0.0"
         with PodSockets(netns, reuse_port=False) as sockets:
             taken.append(sockets.listen(SocketAddress(ip_address(host), port)))
-        add(agent, uid, info, netns)
+        return add(agent, uid, info, netns)
 
     with monkeypatch.context() as patch:
-        patch.setattr(NodeAgent, "add", take_first)
+        patch.setattr(NodeAgent, "begin_addition", take_first)
         with pytest.raises(MeshError, match=f"start proxy.*{port}"):
             cluster.add_pod("web", "node-a")
     taken[0].close()

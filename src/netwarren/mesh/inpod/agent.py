@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -115,14 +115,31 @@ class NodeAgent:
         its reason, and the pod was not added. ``wait=False`` returns at once: the proxy is told when it can be,
         with the snapshot of the next one to connect perhaps. A uid that is there already is replaced.
         """
+        acknowledged = self.begin_addition(uid, info, netns, timeout=timeout)
+        if wait:
+            acknowledged()
+
+    def begin_addition(
+        self, uid: str, info: WorkloadInfo, netns: int, *, timeout: float = ADD_SECONDS
+    ) -> Callable[[], None]:
+        """As `add`, but returns when the proxy is being told; what waits for it, and raises, is given back."""
         self._check()
         zds.encode_request(zds.Add(uid, info))  # raises for what cannot be said
         pod = _Pod(uid, info, hold(netns, f"pod {info.name!r}"))
         deadline = time.monotonic() + timeout
-        try:
-            self._on_loop(lambda: self._add(pod))
-            if wait:
+
+        def wait() -> None:
+            with self._or_forget(pod):
                 self._wait(pod.acknowledged, deadline, f"pod {info.name!r} ({uid})", timeout)
+
+        with self._or_forget(pod):
+            self._on_loop(lambda: self._add(pod))
+        return wait
+
+    @contextlib.contextmanager
+    def _or_forget(self, pod: _Pod) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             with contextlib.suppress(ClosedError):
                 self._on_loop(lambda: self._forget(pod))
