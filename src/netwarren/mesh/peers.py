@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from netwarren.errors import MeshError
+from netwarren.mesh.accepting import serve_until
 from netwarren.mesh.config import INBOUND_HBONE_PORT
 from netwarren.mesh.hbone import proxy_protocol, transport
 from netwarren.mesh.hbone.copy import copy_both_ways
@@ -173,6 +174,7 @@ async def _serve_until(port: int, handle: Handler, ready: Ready, stop: threading
     loop = asyncio.get_running_loop()
 
     async def one(accepted: socket.socket) -> None:
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = SocketStream(accepted)
         try:
             await handle(stream)
@@ -180,13 +182,6 @@ async def _serve_until(port: int, handle: Handler, ready: Ready, stop: threading
             pass  # of clients that break off, or that do not like us
         finally:
             await stream.close()
-
-    async def accept(listener: socket.socket) -> None:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                accepted, _peer = await loop.sock_accept(listener)
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                group.create_task(one(accepted))
 
     ending = asyncio.Event()
 
@@ -197,14 +192,8 @@ async def _serve_until(port: int, handle: Handler, ready: Ready, stop: threading
 
     threading.Thread(target=end, name="netwarren-peer-end", daemon=True).start()
     with _listener(port) as listener:
-        accepting = asyncio.ensure_future(accept(listener))
         ready(value)
-        try:
-            await ending.wait()
-        finally:
-            accepting.cancel()
-            with suppress(asyncio.CancelledError):
-                await accepting
+        await serve_until(ending, listener, one)
 
 
 def _listener(port: int) -> socket.socket:
@@ -213,5 +202,4 @@ def _listener(port: int) -> socket.socket:
         listener = socket.create_server(("", port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
     else:
         listener = socket.create_server(("", port), backlog=1024)
-    listener.setblocking(False)
     return listener

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 import socket
 import ssl
@@ -275,3 +276,38 @@ def test_the_grpc_library_is_answered(authority: Authority, served: int, tmp_pat
     found = decode_answer(bytes.fromhex(done.stdout), CLIENT, key.key)
     assert isinstance(found, Certificate)
     assert str(CLIENT) in facts(found.chain[0]).uris
+
+
+def test_the_end_leaves_nobody_who_is_amid_a_handshake() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = ControlPlane(Authority(), listener)
+    server.start()
+    with (
+        socket.create_connection(address, timeout=20) as halfway,
+        socket.create_connection(address) as silent,
+    ):
+        halfway.sendall(bytes.fromhex("1603010200"))  # the header of a record that does not come
+        with socket.create_connection(address, timeout=20) as wrong:
+            wrong.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while wrong.recv(100):
+                    pass  # so the others, which came before, have been taken
+        server.close()
+        for each in (halfway, silent):
+            with contextlib.suppress(ConnectionResetError):
+                assert each.recv(100) == b""
+    gc.collect()  # an unclosed transport or socket is complained of by now
+
+
+def test_the_end_leaves_nobody_who_comes_at_that_moment() -> None:
+    authority = Authority()
+    for _ in range(40):
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = ControlPlane(authority, listener)
+        server.start()
+        late = [socket.create_connection(listener.getsockname(), timeout=20) for _ in range(3)]
+        server.close()
+        for each in late:
+            each.close()
+    gc.collect()

@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import Future
 
 from netwarren.errors import MeshError
+from netwarren.mesh.accepting import serve_until
 from netwarren.mesh.control import discovery, grpc
 from netwarren.mesh.control.certificate_service import methods
 from netwarren.mesh.control.discovery import Discovery
@@ -108,26 +109,23 @@ class ControlPlane:
     async def _serve(self, started: "Future[None]") -> None:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
-        connections: set[asyncio.Task[None]] = set()
         streams: dict[str, grpc.StreamMethod] = {discovery.PATH: self._discovery.subscribe}
 
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            connections.add(task)
+        async def one(accepted: socket.socket) -> None:
+            reader = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport: asyncio.BaseTransport | None = None
             try:
+                transport, _ = await self._loop.connect_accepted_socket(
+                    lambda: protocol, accepted, ssl=self._context
+                )
+                writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
                 await grpc.serve(reader, writer, self._methods, streams)
             except (OSError, asyncio.CancelledError):
                 pass  # the client is gone, or the server is to go
             finally:
-                connections.discard(task)
-                writer.transport.abort()
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()
 
-        server = await asyncio.start_server(connected, sock=self._listener, ssl=self._context)
         started.set_result(None)
-        await self._ending.wait()
-        server.close()
-        for task in connections:
-            task.cancel()
-        if connections:
-            await asyncio.wait(connections)
+        await serve_until(self._ending, self._listener, one)
