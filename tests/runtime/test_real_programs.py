@@ -190,7 +190,7 @@ PROGRAMS: dict[str, tuple[list[str], Ready]] = {
     "etcd": (["--unsafe-no-fsync", "--data-dir"], port(2379)),
     "python3": (["-m", "http.server", "8000", "--directory", "/proc/self"], port(8000)),
     "redis-server": (["--save", "", "--port", "6379", "--dir"], port(6379)),
-    "tcpdump": (["-i", "eth0", "-w", "/dev/null"], log("listening on eth0")),
+    "tcpdump": (["-i", "eth0", "-l", "-n", "udp port 9"], log("listening on eth0")),
 }
 
 
