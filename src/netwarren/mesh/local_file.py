@@ -1,17 +1,15 @@
 """The file of a mesh's local configuration (``LOCAL_XDS_PATH``): written whole, and read again when it has changed.
 
-Rules: a reader sees the file before a change or after it, never between (rename(2)); looked at by stat(2).
+Rules: a reader sees the file before a change or after it, never between (rename(2)).
 Does not belong here: what the file says (see `state.local_config`), when it is looked at.
 """
 
 import os
-from typing import TypeAlias
 
 from netwarren.errors import MeshConfigError
+from netwarren.mesh.file_state import FileState, file_state
 from netwarren.mesh.state.dump import load_json, load_yaml
 from netwarren.mesh.state.local_config import Config
-
-_State: TypeAlias = tuple[int, int, int, int] | None
 
 
 def write(path: str, data: bytes) -> None:
@@ -27,11 +25,11 @@ class LocalFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._seen: _State = None
+        self._seen: FileState = None
 
     def read(self) -> Config:
         """What it says now. Raises `MeshConfigError` where it cannot be read or does not parse."""
-        self._seen = self._state()
+        self._seen = file_state(self.path)
         try:
             with open(self.path, "rb") as file:
                 text = file.read()
@@ -44,12 +42,5 @@ class LocalFile:
 
     def changed(self) -> bool:
         """Whether there is something else to `read` than what was read last; not while there is no file."""
-        state = self._state()
+        state = file_state(self.path)
         return state is not None and state != self._seen
-
-    def _state(self) -> _State:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

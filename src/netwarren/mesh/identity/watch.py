@@ -1,23 +1,21 @@
 """Following the file of revocation lists: read at the start, read again when it has changed and come to rest.
 
-Rules: the file is looked at by stat(2), by way of its links, so that whatever file system and manner of writing
-(in place, renamed over, Kubernetes' ``..data`` links) is seen alike; the loop's clock is a parameter.
-Does not belong here: what the lists say (see `crl`), cutting connections that they revoke.
+Rules: the loop's clock is a parameter.
+Does not belong here: what the lists say (see `crl`), cutting connections that they revoke, what tells a change (see `file_state`).
 """
 
 import logging
 import os
 from collections.abc import Callable
-from typing import TypeAlias
 
 from netwarren.errors import MeshError
+from netwarren.mesh.file_state import FileState, file_state
 from netwarren.mesh.identity.clock import Clock, Timer, WallClock
 from netwarren.mesh.identity.crl import Revocations
 
 LOOK_INTERVAL = 0.25
 DEBOUNCE = 2.0
 
-_State: TypeAlias = tuple[int, int, int, int] | None
 _log = logging.getLogger(__name__)
 
 
@@ -46,15 +44,15 @@ class RevocationFile:
         self._debounce = debounce
         self._interval = interval
         self._timer: Timer | None = None
-        self._loaded: _State = None
-        self._seen: _State = None
+        self._loaded: FileState = None
+        self._seen: FileState = None
         self._since = 0.0
 
     def start(self) -> None:
         """Read the file and follow it from now on, on the running loop; again is nothing."""
         if self._timer is not None:
             return
-        self._seen = self._loaded = self._state()
+        self._seen = self._loaded = file_state(self.path)
         if self._loaded is None:
             _log.warning(
                 "there is no file of revocation lists at %s; nothing is revoked until there is", self.path
@@ -74,13 +72,6 @@ class RevocationFile:
             self._timer.cancel()
             self._timer = None
 
-    def _state(self) -> _State:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-
     def _read(self) -> Revocations:
         try:
             with open(self.path, "rb") as file:
@@ -94,7 +85,7 @@ class RevocationFile:
 
     def _look(self) -> None:
         self._timer = self._clock.call_later(self._interval, self._look)
-        now, state = self._clock.now(), self._state()
+        now, state = self._clock.now(), file_state(self.path)
         if state != self._seen:
             self._seen, self._since = state, now
         if state is None or state == self._loaded or now - self._since < self._debounce:
