@@ -56,6 +56,7 @@ def test_a_signal_that_ends_the_child_ends_the_process(ordinary: Python, number:
 def test_a_signal_to_the_process_reaches_the_child(ordinary: Python, number: signal.Signals) -> None:
     process = ordinary.begin(
         """
+        import time
         def tell(number, frame):
             print("child got", number)
             os._exit(7)
@@ -63,8 +64,8 @@ def test_a_signal_to_the_process_reaches_the_child(ordinary: Python, number: sig
             signal.signal(number, tell)
         Sandbox().enter()
         print("ready")
-        while True:
-            signal.pause()
+        for _ in range(12_000):  # one long wait would begin too late to be cut off by a signal just before it
+            time.sleep(0.01)
         """,
         prelude=THREADS,
         start_new_session=True,
