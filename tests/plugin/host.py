@@ -35,14 +35,15 @@ class Host:
             for place in ("/dev/shm", "/run")  # sessions are given a /tmp of their own to look at
             if os.path.isdir(place)
             for name in os.listdir(place)
-            if "netwarren" in name and not name.startswith("netwarren-zds-")  # other workers' node agents
+            # In /run, which is this sandbox's, other workers have directories; a session lays a /run of its own over it.
+            if "netwarren" in name and not (place == "/run" and name.startswith("netwarren-"))
         }
         return cls(interfaces, mounts, frozenset(_names()), frozenset(files))
 
     def settled(self, seconds: float = 10.0) -> "Host":
         """The host now; as it was at ``self``, if it becomes so soon.
 
-        Other tests' workers, in this sandbox, may just be at a mount, or have a node agent's directory in its /run.
+        Other tests' workers, in this sandbox, may just be at a mount.
         """
         deadline = time.monotonic() + seconds
         while (now := Host.now()) != self and time.monotonic() < deadline:

@@ -1,16 +1,21 @@
 """File descriptors: how many this process may have, and more of them when it needs more; getrlimit(2).
 
 Rules: the soft limit is doubled when it gets short, and never goes beyond the hard one; a process that
-is not short of descriptors keeps the limit it was given, for itself and its children.
+is not short of descriptors keeps the limit it was given, for itself and its children; one is kept in
+reserve, because bringing something to its end needs one for a moment, and nothing else would free any.
 Does not belong here: who holds which descriptor.
 """
 
+import contextlib
 import errno
+import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_reserve: list[int] = []
 
 
 def opened(open: Callable[[], T]) -> T:
@@ -26,10 +31,24 @@ def opened(open: Callable[[], T]) -> T:
 def leave_room(fd: int) -> None:
     """Raise the limit where ``fd``, a new descriptor, is in its upper half: our caller needs some, too.
 
-    The kernel gives the lowest free number, so the number says how many there are.
+    The kernel gives the lowest free number, so the number says how many there are. One is kept in reserve
+    from now on (see `reserve`).
     """
+    _keep_reserve()
     if fd * 2 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
         _raise_limit()
+
+
+@contextlib.contextmanager
+def reserve() -> Iterator[None]:
+    """In the block the descriptor in reserve is free, for what is closed again at the block's end."""
+    while _reserve:
+        with contextlib.suppress(IndexError):  # another thread's block may have begun just now
+            os.close(_reserve.pop())
+    try:
+        yield
+    finally:
+        _keep_reserve()
 
 
 def hint(number: int) -> str:
@@ -52,3 +71,9 @@ def _raise_limit() -> bool:
         return False
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft * 2, hard), hard))
     return True
+
+
+def _keep_reserve() -> None:
+    if not _reserve:
+        with contextlib.suppress(OSError):
+            _reserve.append(os.eventfd(0, os.EFD_CLOEXEC))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from netwarren.errors import BackgroundError, KernelError, NetwarrenError, ProgramError
-from netwarren.kernel import process, sockdiag
+from netwarren.kernel import descriptors, process, sockdiag
 from netwarren.kernel.netlink import NETLINK_SOCK_DIAG, Netlink
 from netwarren.runtime import ferry, warden
 from netwarren.runtime.background import Background
@@ -50,8 +50,9 @@ def end_all(machines: Sequence[Machine]) -> list[BaseException]:
         machine._kill_processes()
     for machine in machines:
         machine._end_processes()
-    if programs or process.children() != {warden.pid()} - {0} or any(m._had_children for m in machines):
-        process.kill_standing_in({machine.inode for machine in machines})
+    with descriptors.reserve():
+        if programs or process.children() != {warden.pid()} - {0} or any(m._had_children for m in machines):
+            process.kill_standing_in({machine.inode for machine in machines})
     for program in programs:
         program._end()
     for machine in machines:
@@ -72,7 +73,7 @@ def _wake(machine: Machine) -> None:
         with machine._stepped(), Netlink(machine.label, NETLINK_SOCK_DIAG) as netlink:
             sockdiag.destroy(netlink, sockdiag.sockets(netlink, listening_only=False))
 
-    with contextlib.suppress(KernelError):
+    with contextlib.suppress(KernelError), descriptors.reserve():
         ferry.roam(destroy)
 
 
