@@ -22,16 +22,11 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
 @pytest.fixture
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All ends at once, and nothing is made ahead or used again: for tests that count what is left."""
-    from netwarren.cluster import ended, roots, stock
-    from netwarren.runtime import ferry
+    from netwarren.cluster import ended, stock
+    from tests.kept import let_go
 
     monkeypatch.setattr(stock, "MOST", 0)
     monkeypatch.setattr(ended, "ENOUGH", 1)
-
-    def let_go() -> None:
-        ferry.catch_up()
-        for kept in (roots, stock, ended):
-            kept.empty()
 
     let_go()
     yield

@@ -11,6 +11,7 @@ from netwarren.kernel import link, netns
 from netwarren.topology import operations
 from tests.cluster.readback import ask, inside, state
 from tests.cluster.traffic import reaches
+from tests.kept import let_go
 
 CHANGES: dict[str, Callable[[Cluster], object]] = {
     "pod": lambda cluster: cluster.add_pod("late", "node-a", address="10.0.1.77"),
@@ -166,9 +167,7 @@ def test_of_declared_nodes_built_together_none_is_there_when_one_cannot_be(
 
 
 def test_a_root_that_cannot_be_wired_makes_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    from netwarren.cluster import roots
-
-    roots.empty()
+    let_go()
     with monkeypatch.context() as patch:
         break_after(patch, 2)
         with pytest.raises(Broken):

@@ -16,6 +16,7 @@ from netwarren.runtime import ferry
 from netwarren.sandbox import names
 from tests.cluster.readback import inside
 from tests.cluster.traffic import reaches
+from tests.kept import let_go
 
 
 def test_sixty_nodes_of_five_pods_all_reach_each_other() -> None:
@@ -49,8 +50,7 @@ def one_cluster() -> None:
 
 def held() -> tuple[int, int, list[str]]:
     """Descriptors, threads, and names of this test's clusters; without what waits to be used again."""
-    ferry.catch_up()  # which may just have a root in its hands
-    roots.empty()
+    let_go()
     gc.collect()
     own = [name for name in os.listdir(names.directory()) if "a-hundred-clusters" in name]
     return open_files(), threading.active_count(), own
@@ -76,8 +76,7 @@ def test_a_hundred_clusters_leave_no_descriptor_thread_name_or_memory() -> None:
 @pytest.mark.usefixtures("nothing_kept")
 def test_what_waits_to_be_used_again_is_bounded() -> None:
     Cluster().close()
-    ferry.catch_up()
-    roots.empty()
+    let_go()
     before = open_files()  # with those of the name server's thread
     clusters = [Cluster() for _ in range(roots.MOST_WAITING + 10)]
     for cluster in clusters:
@@ -85,7 +84,7 @@ def test_what_waits_to_be_used_again_is_bounded() -> None:
     ferry.catch_up()
     # A namespace, its netlink socket and its name server's two; one root may have been in the ferry's hands.
     assert abs(open_files() - before - 4 * roots.MOST_WAITING) <= 4
-    roots.empty()
+    let_go()
     assert open_files() == before
 
 

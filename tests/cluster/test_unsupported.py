@@ -6,7 +6,6 @@ import os
 import pytest
 
 from netwarren import Cluster, UnsupportedByKernel
-from netwarren.cluster import roots
 from netwarren.kernel import netlink
 from netwarren.kernel.netlink import Netlink, Request
 from netwarren.sandbox import names
@@ -29,7 +28,6 @@ def without(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_without_bridges_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    roots.empty()
     before = os.listdir("/proc/self/fd")
     with monkeypatch.context() as patch:
         without(patch, "bridge")
@@ -69,7 +67,6 @@ def test_without_veth_there_is_no_pod(cluster: Cluster, monkeypatch: pytest.Monk
 def test_without_ipv6_an_ipv6_cluster_is_refused_and_an_ipv4_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    roots.empty()
     commit = Netlink.commit
 
     def answer(self: Netlink, requests: list[Request]) -> None:

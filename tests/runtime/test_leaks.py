@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from netwarren import Cluster, Pod
-from netwarren.cluster import roots
 from netwarren.errors import ProgramError
+from tests.kept import let_go
 from tests.runtime.conftest import eventually, in_thread, where
 
 pytestmark = pytest.mark.usefixtures("nothing_kept")
@@ -93,7 +93,7 @@ def test_a_closed_cluster_leaves_no_descriptor_and_no_thread(cluster: Cluster) -
             one.start(lambda stop: stop.wait())
 
     def left() -> int:
-        roots.empty()  # those that wait for the next cluster
+        let_go()
         return descriptors()
 
     life()

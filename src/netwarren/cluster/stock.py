@@ -9,14 +9,13 @@ Does not belong here: what is wired between namespaces (see `wiring`), roots (se
 
 import atexit
 import os
-import resource
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias
 
 from netwarren.errors import KernelError, NetwarrenError
-from netwarren.kernel import netns, sysctl
+from netwarren.kernel import descriptors, netns, sysctl
 from netwarren.kernel.netlink import Netlink
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry
@@ -66,15 +65,14 @@ def empty() -> None:
 
 def _make_ahead(settings: Settings) -> None:
     waiting = _waiting[settings]
-    if len(waiting) >= _depths.get(settings, 0):
+    # Descriptors are the user's first: a stock does not raise the limit for itself.
+    if len(waiting) >= _depths.get(settings, 0) or not descriptors.plenty():
         return
     try:
         blank = make("a blank namespace", settings)
     except NetwarrenError:
         return  # whoever needs one is told
-    # Descriptors are the user's first: a stock does not raise the limit for itself.
-    short = blank[0].fd * 2 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if short or len(waiting) >= _depths.get(settings, 0):
+    if len(waiting) >= _depths.get(settings, 0):  # `empty` was called meanwhile
         _release(blank)
     else:
         waiting.append(blank)

@@ -39,6 +39,18 @@ def leave_room(fd: int) -> None:
         _raise_limit()
 
 
+def plenty() -> bool:
+    """Whether less than half of what the limit allows is in use; no, where the reserve is (see `reserve`)."""
+    for kept in _reserve:
+        try:
+            fd = os.dup(kept)
+        except OSError:
+            break
+        os.close(fd)
+        return fd * 2 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return False
+
+
 @contextlib.contextmanager
 def reserve() -> Iterator[None]:
     """In the block the descriptor in reserve is free, for what is closed again at the block's end."""

@@ -25,6 +25,7 @@ from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.model import SocketAddress
 from netwarren.mesh.proxy.ztunnel import Ztunnel
 from tests.cluster.mesh.conftest import double, talk
+from tests.kept import let_go
 
 
 @pytest.mark.parametrize("port", [15001, 15006, 15008, 15053])
@@ -305,11 +306,7 @@ def test_nothing_is_left_of_proxies_with_open_connections(end: str) -> None:
         connection.close()
 
     def held() -> tuple[int, set[str]]:
-        from netwarren.cluster import roots
-        from netwarren.runtime import ferry
-
-        ferry.catch_up()
-        roots.empty()
+        let_go()
         return len(os.listdir("/proc/self/fd")), {
             each.name for each in threading.enumerate() if each.name.startswith("netwarren-")
         }

@@ -15,6 +15,7 @@ from netwarren.errors import ConfigurationError, DuplicateName, MeshConfigError
 from netwarren.mesh.model import GatewayAddress, Match, NetworkAddress, Policy
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
 from tests.cluster.mesh.conftest import double, talk
+from tests.kept import let_go
 
 IDENTITY = "spiffe://cluster.local/ns/default/sa/{}"
 COMPLETE = "connection complete"
@@ -314,11 +315,7 @@ def test_nothing_is_left_of_proxies_in_a_closed_cluster() -> None:
             assert talk(client, server.ip) == (client.ip, b"hellohello")
 
     def held() -> tuple[int, int]:
-        from netwarren.cluster import roots
-        from netwarren.runtime import ferry
-
-        ferry.catch_up()
-        roots.empty()
+        let_go()
         return len(os.listdir("/proc/self/fd")), threading.active_count()
 
     life()
