@@ -169,6 +169,28 @@ def test_at_the_hard_limit_an_error_names_it_and_the_cluster_goes_on(limit: int)
     assert with_limit(limit, limit, code) == "KernelError True True\nTrue\nworks True\n"
 
 
+def test_what_is_kept_for_later_goes_before_a_pod_is_refused() -> None:
+    fill = """
+            with Cluster() as cluster:
+                try:
+                    while True:
+                        cluster.add_pod(f"pod-{len(cluster.pods)}")
+                except KernelError:
+                    print(len(cluster.pods))
+    """
+    before = """
+            clusters = [Cluster() for _ in range(4)]
+            for number, cluster in enumerate(clusters):
+                cluster.add_pod("a").remove()
+                cluster.close()
+    """
+    fresh, after = (
+        int(with_limit(96, 96, textwrap.dedent(code) + textwrap.dedent(fill))) for code in ("", before)
+    )
+    assert fresh > 60
+    assert abs(after - fresh) <= 1
+
+
 def test_pods_are_removed_and_the_cluster_closed_where_the_user_has_taken_every_descriptor() -> None:
     code = """
         import os

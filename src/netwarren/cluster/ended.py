@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterable
 
+from netwarren.kernel import descriptors
 from netwarren.kernel.netns import Namespace
 
 ENOUGH = 12
@@ -37,4 +38,5 @@ def empty() -> None:
             return  # another thread was faster
 
 
+descriptors.spare(empty)
 os.register_at_fork(after_in_child=empty)  # there they are copies, and would keep the parent's alive

@@ -4,8 +4,8 @@ Ending one makes the kernel wait about 23 ms with its network lock held (an rcu_
 br_multicast_dev_del()), and every cluster made meanwhile waits, too: measured over 500 clusters, 97 % of all
 that cleaning up took. So a closed cluster's root waits here for the next cluster of the same ranges.
 Rules: only a root that nobody has stepped into is kept, and only one that reads like a new one is given
-out: lo, the bridge, its addresses and routes, and nothing else; a bounded number waits. The ferry looks ahead,
-so that one is ready; nothing changes a root that waits but the end of its old nodes.
+out: lo, the bridge, its addresses and routes, and nothing else; a bounded number waits. When one comes to
+wait, the ferry looks ahead, so that one is ready; nothing changes a root that waits but the end of its old nodes.
 Does not belong here: making a root (see `cluster`), namespaces of nodes and pods, which just end.
 """
 
@@ -17,7 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 from netwarren.errors import KernelError, NetwarrenError
-from netwarren.kernel import address, link, neighbour, route
+from netwarren.kernel import address, descriptors, link, neighbour, route
 from netwarren.kernel.netlink import Netlink, Request
 from netwarren.kernel.netns import Namespace
 from netwarren.names.server import Sockets
@@ -50,11 +50,7 @@ def take(made_for: Hashable) -> Waiting | None:
     """A root made for the same as this one and just like a new one, or None."""
     with _lock:
         root = _ready.pop(made_for, None)
-    if root is None:
-        root = _like_new(made_for)
-    if _waiting.get(made_for):
-        ferry.later(partial(_look_ahead, made_for))
-    return root
+    return root if root is not None else _like_new(made_for)
 
 
 def learn(made_for: Hashable, netlink: Netlink) -> None:
@@ -153,5 +149,6 @@ def _forget() -> None:
     empty()
 
 
+descriptors.spare(empty)
 os.register_at_fork(after_in_child=_forget)
 atexit.register(empty)  # their sockets would be complained of (ResourceWarning)

@@ -3,7 +3,9 @@
 Making a namespace costs the caller 0.4 to 0.9 ms with its settings and its netlink socket, a third of what a
 pod takes. So the ferry makes some while the test goes on, as many as tests were seen to want at once.
 Rules: one made ahead is as good as one made on the spot, and nobody has been in it; a stock is as deep as
-often as it was found empty, within bounds; what cannot be made ahead is not missed.
+often as it was found empty, within bounds; it is filled up when a cluster has closed, or when it was found empty,
+and not while a cluster is built from it, whose thread would wait for the ferry at every turn (the interpreter's
+lock, the kernel's network lock); what cannot be made ahead is not missed.
 Does not belong here: what is wired between namespaces (see `wiring`), roots (see `roots`).
 """
 
@@ -11,7 +13,6 @@ import atexit
 import os
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from functools import partial
 from typing import TypeAlias
 
 from netwarren.errors import KernelError, NetwarrenError
@@ -50,9 +51,13 @@ def take(settings: Settings) -> Blank | None:
         return _waiting[settings].pop()
     except IndexError:
         _depths[settings] = min(_depths.get(settings, 0) + 1, MOST)
+        fill_up()
         return None
-    finally:
-        ferry.later(partial(_make_ahead, settings))
+
+
+def fill_up() -> None:
+    """Have as many made, soon, as are wanted at once."""
+    ferry.later(_make_next)
 
 
 def empty() -> None:
@@ -63,19 +68,21 @@ def empty() -> None:
             _release(waiting.pop())
 
 
-def _make_ahead(settings: Settings) -> None:
-    waiting = _waiting[settings]
+def _make_next() -> None:
+    short = (settings for settings, depth in list(_depths.items()) if len(_waiting[settings]) < depth)
+    settings = next(short, None)
     # Descriptors are the user's first: a stock does not raise the limit for itself.
-    if len(waiting) >= _depths.get(settings, 0) or not descriptors.plenty():
+    if settings is None or not descriptors.plenty():
         return
     try:
         blank = make("a blank namespace", settings)
     except NetwarrenError:
         return  # whoever needs one is told
-    if len(waiting) >= _depths.get(settings, 0):  # `empty` was called meanwhile
+    if not _depths:  # `empty` was called meanwhile
         _release(blank)
-    else:
-        waiting.append(blank)
+        return
+    _waiting[settings].append(blank)
+    fill_up()  # the others one by one: nobody who needs the ferry waits for more than one
 
 
 def _release(blank: Blank) -> None:
@@ -91,5 +98,6 @@ def _set(setting: Sysctl, where: str) -> None:
             raise
 
 
+descriptors.spare(empty)
 os.register_at_fork(after_in_child=empty)  # there they are copies; the parent goes on using the originals
 atexit.register(empty)  # their sockets would be complained of (ResourceWarning)

@@ -113,12 +113,13 @@ class Wiring:
             namespace.close()
 
     def discard_all(self) -> None:
-        """Let all namespaces end, soon."""
+        """Let all namespaces end, soon, and have made those that the next cluster will want."""
         for key in list(self._netlinks):
             self.release_netlink(key)
         gone = list(self.namespaces.values())
         self.namespaces.clear()
         ended.let_go(gone)
+        stock.fill_up()
 
     def _request(self, operation: ops.Operation) -> Request:
         if isinstance(operation, ops.AddVeth):

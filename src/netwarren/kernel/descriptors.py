@@ -3,6 +3,7 @@
 Rules: the soft limit is doubled when it gets short, and never goes beyond the hard one; a process that
 is not short of descriptors keeps the limit it was given, for itself and its children; one is kept in
 reserve, because bringing something to its end needs one for a moment, and nothing else would free any.
+What netwarren keeps for later goes before anything is refused.
 Does not belong here: who holds which descriptor.
 """
 
@@ -16,16 +17,27 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _reserve: list[int] = []
+_spare: list[Callable[[], None]] = []
 
 
 def opened(open: Callable[[], T]) -> T:
-    """What ``open`` returns, under a higher limit where that is what it takes; raises OSError."""
+    """What ``open`` returns, with a higher limit or without what is spare where it takes that; raises OSError."""
+    left = list(_spare)
     while True:
         try:
             return open()
         except OSError as error:
-            if error.errno != errno.EMFILE or not _raise_limit():
+            if error.errno != errno.EMFILE:
                 raise
+            if not _raise_limit():
+                if not left:
+                    raise
+                left.pop()()
+
+
+def spare(let_go: Callable[[], None]) -> None:
+    """From now on have `opened` call ``let_go`` before it fails: it closes what can be done without."""
+    _spare.append(let_go)
 
 
 def leave_room(fd: int) -> None:

@@ -232,6 +232,8 @@ def _until_refused(host: str) -> None:
     while True:
         try:
             socket.create_connection((host, 9), timeout=20).close()
+        except ConnectionResetError:
+            pass  # it was waiting to be accepted
         except ConnectionRefusedError:
             return
 
