@@ -94,11 +94,8 @@ class Ferry:
 
     def catch_up(self) -> None:
         """Wait until nothing is left to do of what `later` was asked for."""
-        busy = True
-        while busy:
-            busy = bool(self._later)
-            self.call(lambda: None)  # what has just been begun is done then
-            busy = busy or bool(self._later)
+        while not self.call(lambda: not self._later):  # asked on the ferry, which is not half-way through one then
+            pass
 
     def end(self) -> None:
         """End the thread after the jobs it has, and wait for that; what comes later is refused, again is fine.
