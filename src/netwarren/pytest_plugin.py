@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,16 +116,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if config.getoption("collectonly", False) or _is_worker(config):
         return
     if config.getini("netwarren_sandbox") == "auto" and any(_uses_cluster(item) for item in session.items):
-        _try_to_enter(config)
+        _try_to_enter(config, meanwhile=_load)
 
 
-def _try_to_enter(config: pytest.Config) -> None:
+def _try_to_enter(config: pytest.Config, meanwhile: Callable[[], object] | None = None) -> None:
     from netwarren.errors import NetwarrenError
 
     try:
-        _sandbox(config).enter()
+        _sandbox(config).enter(meanwhile)
     except NetwarrenError:
         pass  # told by each test that needs it; the others go on
+
+
+def _load() -> None:
+    """What the first test will need, and a process without tests of ours will not."""
+    import netwarren.cluster  # noqa: F401
 
 
 def _uses_cluster(item: pytest.Item) -> bool:

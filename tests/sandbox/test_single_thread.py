@@ -33,6 +33,42 @@ def test_no_child_is_left(python: Python) -> None:
     )
 
 
+def test_what_has_to_be_done_anyway_is_done_outside_and_once(python: Python) -> None:
+    printed = python.run(
+        """
+        import os
+        from netwarren.sandbox import Sandbox, inside
+        own = os.getpid()
+        Sandbox().enter(meanwhile=lambda: print(os.getpid() == own, inside()))
+        Sandbox().enter(meanwhile=lambda: print("never"))
+        print(inside())
+        """
+    )
+    assert printed == "True False\nTrue\n"
+
+
+def test_where_that_fails_nobody_enters_and_nothing_is_left(python: Python) -> None:
+    python.run(
+        """
+        import os
+        from netwarren.sandbox import Sandbox, inside
+        before = sorted(os.listdir("/proc/self/fd"))
+        try:
+            Sandbox().enter(meanwhile=lambda: 1 / 0)
+        except ZeroDivisionError:
+            pass
+        assert not inside()
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        else:
+            raise AssertionError("a child is left")
+        """
+    )
+
+
 def test_no_descriptor_is_left(python: Python) -> None:
     python.run(
         """

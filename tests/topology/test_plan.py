@@ -441,7 +441,7 @@ def test_a_node_is_removed_from_wherever_it_was_made_known(families: tuple[int, 
     made = {
         (
             step.namespace,
-            DeleteNeighbour(each.index, each.address) if isinstance(each, AddNeighbour) else each.undo,
+            DeleteNeighbour(each.link, each.address) if isinstance(each, AddNeighbour) else each.undo,
         )
         for step in plan_node(nodes[2], nodes[:2])
         if step.namespace != "node-2"
@@ -477,11 +477,9 @@ def test_a_link_is_made_and_up_before_it_is_used(families: tuple[int, ...]) -> N
     for step in plan:
         for operation in step.operations:
             match operation:
-                case AddBridge(index=index):
+                case AddBridge(link=index):
                     links.add((step.namespace, index))
-                case AddVeth(
-                    index=index, peer_index=peer_index, peer_namespace=peer_namespace, master=master
-                ):
+                case AddVeth(link=index, peer_link=peer_index, peer_namespace=peer_namespace, master=master):
                     new = {(step.namespace, index), (peer_namespace, peer_index)}
                     assert not new & links
                     links |= new
@@ -490,12 +488,12 @@ def test_a_link_is_made_and_up_before_it_is_used(families: tuple[int, ...]) -> N
                 case SetUp(index):
                     assert (step.namespace, index) in links
                     up.add((step.namespace, index))
-                case AddRoute(kind="unreachable", index=None, via=None):
+                case AddRoute(kind="unreachable", link=None, via=None):
                     pass
                 case AddAddress(index, interface):
                     assert (step.namespace, index) in up
                     added.setdefault((step.namespace, index), []).append(interface.ip)
-                case AddNeighbour(index=int(index)) | AddRoute(index=int(index)):
+                case AddNeighbour(link=int(index)) | AddRoute(link=int(index)):
                     assert (step.namespace, index) in up
                 case SettleAddress(index, address):
                     assert address in added[step.namespace, index]
@@ -565,7 +563,7 @@ def test_a_root_has_the_addresses_where_names_are_asked_for_and_the_hosts_that_a
     ]
     (step,) = plan_cluster(ranges, hosts)
     on_lo = [
-        str(each.interface) for each in step.operations if isinstance(each, AddAddress) and each.index == 1
+        str(each.interface) for each in step.operations if isinstance(each, AddAddress) and each.link == 1
     ]
     assert on_lo == [
         "169.254.20.10/32",

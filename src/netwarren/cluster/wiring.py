@@ -65,7 +65,7 @@ class Wiring:
                 if isinstance(operation, ops.SettleLink):
                     netlink.commit(batch)
                     batch.clear()
-                    _settle(netlink, operation.index)
+                    _settle(netlink, operation.link)
                     continue
                 batch.append(self._request(operation))
                 if isinstance(operation, ops.AddVeth):
@@ -73,7 +73,7 @@ class Wiring:
                     # where the index is taken, on a link that is somebody else's.
                     netlink.commit(batch)
                     batch.clear()
-                    self._veths.setdefault(step.namespace, set()).add(operation.index)
+                    self._veths.setdefault(step.namespace, set()).add(operation.link)
             netlink.commit(batch)
 
     def undo(self, steps: Iterable[ops.Step]) -> None:
@@ -92,9 +92,9 @@ class Wiring:
         requests: list[Request] = []
         for operation in step.operations:
             if isinstance(operation, ops.SetDown):
-                if operation.index not in ours:
+                if operation.link not in ours:
                     continue
-                ours.discard(operation.index)
+                ours.discard(operation.link)
             requests.append(self._request(operation))
         return requests
 
@@ -125,10 +125,10 @@ class Wiring:
         if isinstance(operation, ops.AddVeth):
             return link.add_veth(
                 operation.name,
-                operation.index,
+                operation.link,
                 mac=operation.mac,
                 peer=operation.peer,
-                peer_index=operation.peer_index,
+                peer_index=operation.peer_link,
                 peer_mac=operation.peer_mac,
                 peer_netns=self.namespaces[operation.peer_namespace].fd,
                 master=operation.master,
@@ -147,22 +147,22 @@ def _settle(netlink: Netlink, index: int) -> None:
         time.sleep(0.0002)
 
 
-@lru_cache(4096)
+@lru_cache(4096, typed=True)  # operations of two kinds may be equal
 def _request(operation: ops.Operation) -> Request:
     # The clusters of a suite are much alike, and making a request takes longer than finding it.
     return _REQUESTS[type(operation)](operation)
 
 
 _REQUESTS: dict[type, Callable[[Any], Request]] = {
-    ops.AddBridge: lambda o: link.add_bridge(o.name, o.index, mac=o.mac, up=False),
-    ops.SetUp: lambda o: link.set_link(o.index, up=True),
-    ops.SetDown: lambda o: link.set_link(o.index, up=False),
-    ops.SettleAddress: lambda o: route.settle_address(o.index, o.address),
-    ops.AddAddress: lambda o: address.add_address(o.index, o.interface, prefix_route=o.prefix_route),
-    ops.AddNeighbour: lambda o: neighbour.add_neighbour(o.index, o.address, o.mac, replace=True),
-    ops.DeleteNeighbour: lambda o: neighbour.delete_neighbour(o.index, o.address),
+    ops.AddBridge: lambda o: link.add_bridge(o.name, o.link, mac=o.mac, up=False),
+    ops.SetUp: lambda o: link.set_link(o.link, up=True),
+    ops.SetDown: lambda o: link.set_link(o.link, up=False),
+    ops.SettleAddress: lambda o: route.settle_address(o.link, o.address),
+    ops.AddAddress: lambda o: address.add_address(o.link, o.interface, prefix_route=o.prefix_route),
+    ops.AddNeighbour: lambda o: neighbour.add_neighbour(o.link, o.address, o.mac, replace=True),
+    ops.DeleteNeighbour: lambda o: neighbour.delete_neighbour(o.link, o.address),
     ops.AddRoute: lambda o: route.add_route(
-        o.destination, via=o.via, index=o.index, source=o.source, kind=o.kind
+        o.destination, via=o.via, index=o.link, source=o.source, kind=o.kind
     ),
-    ops.DeleteRoute: lambda o: route.delete_route(o.destination, via=o.via, index=o.index, kind=o.kind),
+    ops.DeleteRoute: lambda o: route.delete_route(o.destination, via=o.via, index=o.link, kind=o.kind),
 }

@@ -94,7 +94,9 @@ class Ferry:
 
     def catch_up(self) -> None:
         """Wait until nothing is left to do of what `later` was asked for."""
-        while not self.call(lambda: not self._later):  # asked on the ferry, which is not half-way through one then
+        while not self.call(
+            lambda: not self._later
+        ):  # asked on the ferry, which is not half-way through one then
             pass
 
     def end(self) -> None:

@@ -8,12 +8,13 @@ Does not belong here: what the refusals mean (see `diagnosis`), how the fork is 
 import errno
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from netwarren.errors import KernelError, SandboxError
 from netwarren.kernel import capability, mount, process, userns
 from netwarren.kernel.syscall import CLONE_NEWNS
-from netwarren.sandbox import diagnosis, fork, names
+from netwarren.sandbox import fork, names
 
 # Holds the inode of the user namespace that was entered, so that a copy of the environment carried out
 # of the sandbox (ssh, sudo, a terminal started elsewhere) does not lie.
@@ -41,8 +42,11 @@ class Sandbox:
     map_root: bool = False
     subids: bool = False
 
-    def enter(self) -> None:
+    def enter(self, meanwhile: Callable[[], object] | None = None) -> None:
         """Enter, once; further calls do nothing.
+
+        A child tries first, which takes some 10 ms. Beside it, ``meanwhile`` is called: something that has to be
+        done anyway, starts no thread and does not need the sandbox, such as importing.
 
         Where this process has other threads already, the rest of it goes on in a forked child, and this
         one waits for the child and ends as it ends; threads other than the caller's do not go along.
@@ -51,7 +55,7 @@ class Sandbox:
         if inside():
             return
         if process.threads() == 1:
-            fork.rehearse(self.enter_here)
+            fork.rehearse(self.enter_here, meanwhile)
             self.enter_here()
         elif threading.current_thread() is threading.main_thread():
             fork.go_on_inside(self.enter_here)
@@ -74,6 +78,8 @@ class Sandbox:
             mount.keep_to_ourselves()
             names.make_private()
         except KernelError as error:
+            from netwarren.sandbox import diagnosis
+
             raise diagnosis.explain(step, error, diagnosis.facts()) from error
         os.environ[MARKER] = _identity()
 

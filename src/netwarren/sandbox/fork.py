@@ -7,7 +7,6 @@ Does not belong here: when to go this way (see `entry`).
 
 import contextlib
 import os
-import pickle
 import select
 import signal
 import sys
@@ -18,19 +17,25 @@ from collections.abc import Callable
 from netwarren.errors import SandboxError
 from netwarren.kernel import process
 
+_ENTERED = b"entered"
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 _attempt: tuple[Callable[[], None], int, bool] | None = None
 _registered = False
 
 
-def rehearse(enter: Callable[[], None]) -> None:
-    """Call ``enter`` in a child that ends at once; raise here what it raised there.
+def rehearse(enter: Callable[[], None], meanwhile: Callable[[], object] | None = None) -> None:
+    """Call ``enter`` in a child that ends at once, and ``meanwhile`` here; raise here what it raised there.
 
     A user namespace cannot be left again, so a refusal half-way is better met by a child.
     """
-    child, refusal = _attempt_in_child(enter, stay=False)
-    os.waitpid(child, 0)
+    child, answer = _attempt_in_child(enter, stay=False)
+    try:
+        if meanwhile is not None:
+            meanwhile()
+    finally:
+        refusal = _refusal(answer)
+        os.waitpid(child, 0)
     if refusal is not None:
         raise refusal
 
@@ -47,16 +52,21 @@ def go_on_inside(enter: Callable[[], None]) -> None:
     if timer := sys.modules.get("faulthandler"):
         # Its thread does not go along, and the child would wait for it at its end without end.
         timer.cancel_dump_traceback_later()
-    child, refusal = _attempt_in_child(enter, stay=True)
+    child, answer = _attempt_in_child(enter, stay=True)
+    if child == 0:
+        return
+    refusal = _refusal(answer)
     if refusal is not None:
         os.waitpid(child, 0)
         raise refusal
-    if child:
-        mind(child)
+    mind(child)
 
 
-def _attempt_in_child(enter: Callable[[], None], *, stay: bool) -> tuple[int, BaseException | None]:
-    """Fork; the child calls ``enter``, and only returns from here (with 0) where it is to ``stay``."""
+def _attempt_in_child(enter: Callable[[], None], *, stay: bool) -> tuple[int, int]:
+    """Fork; the child calls ``enter``, and only returns from here where it is to ``stay``.
+
+    Returns the child's pid, 0 in the child, and the descriptor at which it answers (see `_refusal`).
+    """
     global _attempt, _registered
     if not _registered:
         os.register_at_fork(after_in_child=_in_child)
@@ -77,15 +87,24 @@ def _attempt_in_child(enter: Callable[[], None], *, stay: bool) -> tuple[int, Ba
         os.close(read)
         if os.getppid() != parent:
             os._exit(1)  # the parent died before the kernel was told to take us along
-        return 0, None
-    answer = b""
-    while chunk := os.read(read, 65536):
-        answer += chunk
-    os.close(read)
-    if not answer:
-        return child, SandboxError("enter the sandbox", "the child that tried died", "run `netwarren doctor`")
-    refusal: BaseException | None = pickle.loads(answer)
-    return child, refusal
+        return 0, -1
+    return child, read
+
+
+def _refusal(answer: int) -> BaseException | None:
+    """What ``enter`` raised in the child, None where it did not; waits for the answer."""
+    told = b""
+    while chunk := os.read(answer, 65536):
+        told += chunk
+    os.close(answer)
+    if not told:
+        return SandboxError("enter the sandbox", "the child that tried died", "run `netwarren doctor`")
+    if told == _ENTERED:
+        return None
+    import pickle
+
+    refusal: BaseException = pickle.loads(told)
+    return refusal
 
 
 def _in_child() -> None:
@@ -101,13 +120,18 @@ def _in_child() -> None:
         process.die_with_parent()
     except Exception as error:  # told to the parent, whatever it is
         refusal = error
-    try:
-        answer = pickle.dumps(refusal)
-    except Exception:  # an error that does not travel is told in words
-        answer = pickle.dumps(RuntimeError(repr(refusal)))
-    os.write(write, answer)
+    os.write(write, _ENTERED if refusal is None else _packed(refusal))
     if refusal is not None or not stay:
         os._exit(0)
+
+
+def _packed(refusal: BaseException) -> bytes:
+    import pickle
+
+    try:
+        return pickle.dumps(refusal)
+    except Exception:  # an error that does not travel is told in words
+        return pickle.dumps(RuntimeError(repr(refusal)))
 
 
 def mind(child: int) -> None:

@@ -157,7 +157,7 @@ def plan_nodes(new: Sequence[NodeSpec], existing: Sequence[NodeSpec]) -> Plan:
                 node.index,
                 veth_mac(node.index),
                 peer=ETH0,
-                peer_index=ETH0_INDEX,
+                peer_link=ETH0_INDEX,
                 peer_mac=node.mac,
                 peer_namespace=node.name,
                 master=BRIDGE_INDEX,
@@ -234,7 +234,7 @@ def plan_pod(pod: PodSpec, node: NodeSpec) -> Plan:
             pod.index,
             mac,
             peer=ETH0,
-            peer_index=ETH0_INDEX,
+            peer_link=ETH0_INDEX,
             peer_mac=pod.mac,
             peer_namespace=pod.name,
         ),
@@ -250,14 +250,14 @@ def plan_pod(pod: PodSpec, node: NodeSpec) -> Plan:
         outside += [
             *_address(pod.index, interface_of(gateway, gateway.max_prefixlen)),
             AddNeighbour(pod.index, address, pod.mac),
-            AddRoute(host_network(address), index=pod.index),
+            AddRoute(host_network(address), link=pod.index),
         ]
         inside += [
             *_address(ETH0_INDEX, interface, prefix_route=False),
             AddNeighbour(ETH0_INDEX, gateway, mac),
-            AddRoute(host_network(gateway), index=ETH0_INDEX, source=address),
-            AddRoute(each.pod_range, via=gateway, index=ETH0_INDEX, source=address),
-            AddRoute(default_network(each.family), via=gateway, index=ETH0_INDEX),
+            AddRoute(host_network(gateway), link=ETH0_INDEX, source=address),
+            AddRoute(each.pod_range, via=gateway, link=ETH0_INDEX, source=address),
+            AddRoute(default_network(each.family), via=gateway, link=ETH0_INDEX),
         ]
     return (
         Step(pod.node, tuple(outside)),
@@ -276,7 +276,7 @@ def plan_pod_removal(pod: PodSpec) -> Plan:
 
     From then on the node's unreachable route answers for the address.
     """
-    routes = [AddRoute(host_network(each.ip), index=pod.index).undo for each in pod.interfaces]
+    routes = [AddRoute(host_network(each.ip), link=pod.index).undo for each in pod.interfaces]
     return (Step(pod.node, (*routes, SetDown(pod.index))),)
 
 
@@ -286,7 +286,7 @@ def _way_to(node: NodeSpec, index: int) -> list[Operation]:
     for each in node.families:
         way += [
             AddNeighbour(index, each.address, node.mac),
-            AddRoute(each.pod_range, via=each.address, index=index),
+            AddRoute(each.pod_range, via=each.address, link=index),
         ]
     return way
 
@@ -296,7 +296,7 @@ def _no_way_to(node: NodeSpec, index: int) -> list[Operation]:
     gone: list[Operation] = []
     for each in node.families:
         gone += [
-            AddRoute(each.pod_range, via=each.address, index=index).undo,
+            AddRoute(each.pod_range, via=each.address, link=index).undo,
             DeleteNeighbour(index, each.address),
         ]
     return gone
@@ -319,7 +319,7 @@ def _inside_node(node: NodeSpec) -> list[Operation]:
         inside += [
             *_address(ETH0_INDEX, each.interface),
             AddNeighbour(ETH0_INDEX, each.root, node.root_mac),
-            AddRoute(default_network(each.family), via=each.root, index=ETH0_INDEX),
+            AddRoute(default_network(each.family), via=each.root, link=ETH0_INDEX),
             AddRoute(each.pod_range, kind="unreachable"),
         ]
     return inside
