@@ -289,6 +289,7 @@ def test_each_client_gets_its_own_answers() -> None:
 # --- the end ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_connections_end_with_the_cluster() -> None:
     ended: list[bytes | str] = []
 

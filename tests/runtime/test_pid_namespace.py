@@ -321,6 +321,7 @@ def test_a_closed_cluster_leaves_nobody() -> None:
     assert all([ended(handle, 0) for handle in handles])  # noqa: C419
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_twenty_of_them_leave_no_descriptor_thread_child_or_name(cluster: Cluster) -> None:
     from netwarren.sandbox import names
 

@@ -83,6 +83,7 @@ def test_a_frozen_program_runs_after_its_restart(pod: Pod) -> None:
     assert program.state == "running"
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_a_restart_leaves_no_descriptor(pod: Pod) -> None:
     program = pod.popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     program.restart()

@@ -46,12 +46,19 @@ def make(label: str, settings: Settings) -> Blank:
 
 
 def take(settings: Settings) -> Blank | None:
-    """One made ahead with ``settings``, or None; another will be made."""
+    """One made ahead with ``settings``, or None; then one more is wanted from now on."""
+    blank = take_now(settings)
+    if blank is None:
+        _depths[settings] = min(_depths.get(settings, 0) + 1, MOST)
+        fill_up()
+    return blank
+
+
+def take_now(settings: Settings) -> Blank | None:
+    """`take`, where it has just been tried."""
     try:
         return _waiting[settings].pop()
     except IndexError:
-        _depths[settings] = min(_depths.get(settings, 0) + 1, MOST)
-        fill_up()
         return None
 
 

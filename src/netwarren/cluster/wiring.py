@@ -46,7 +46,7 @@ class Wiring:
 
     def _make(self, key: str, label: str, settings: stock.Settings) -> Namespace:
         # While this waited for the ferry, that may have made one.
-        return self.adopt(key, label, *(stock.take(settings) or stock.make(label, settings)))
+        return self.adopt(key, label, *(stock.take_now(settings) or stock.make(label, settings)))
 
     def give_away(self, key: str) -> tuple[Namespace, Netlink]:
         """Forget the namespace ``key`` and leave it, and its netlink socket, to the caller."""

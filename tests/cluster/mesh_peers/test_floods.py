@@ -145,6 +145,7 @@ def test_a_handshake_of_single_bytes_is_finished(mesh: Mesh) -> None:
     mesh.assert_it_lives()
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_clients_that_come_and_go_in_every_state_leave_nothing(mesh: Mesh) -> None:
     def life() -> None:
         with mesh.peer() as peer:

@@ -119,3 +119,16 @@ async def test_a_fetcher_issues_for_its_lifetime_from_the_time_that_it_is_told()
 def test_the_root_is_valid_now_and_for_years() -> None:
     root = facts(Authority().certificate)
     assert root.not_before < time.time() < time.time() + 9 * 365 * 86400 < root.not_after
+
+
+def test_what_is_issued_is_valid_at_once_for_whoever_goes_by_the_clock_of_the_last_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    behind = time.time
+    monkeypatch.setattr(
+        time, "time", lambda: behind() + 1
+    )  # as after each full second, for some milliseconds
+    authority = Authority()
+    client, server = client_context(authority.issue(CLIENT)), server_context(authority.issue(SERVER))
+    handshake(client, server)
+    assert facts(authority.issue(CLIENT).chain[0]).not_before <= behind()

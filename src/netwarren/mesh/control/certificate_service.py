@@ -5,7 +5,6 @@ asks it (`src/identity/caclient.rs`); PEM in both messages, the answer's last te
 Does not belong here: the call (see `grpc`), connections (see `server`, `certificate_client`).
 """
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from netwarren.errors import MeshError
 from netwarren.mesh.control.schema import classes, decoded, encoded
+from netwarren.mesh.identity import clock
 from netwarren.mesh.identity.authority import DAY, Authority
 from netwarren.mesh.identity.certificate import Certificate, to_pem
 from netwarren.mesh.model import Identity
@@ -82,7 +82,7 @@ def decode_answer(data: bytes, identity: Identity, key: bytes) -> Certificate:
 
 
 def methods(
-    authority: Authority, now: Callable[[], float] = time.time
+    authority: Authority, now: Callable[[], float] = clock.now
 ) -> Mapping[str, Callable[[bytes], bytes]]:
     """What a server of the service does, by path (see `grpc`): whoever asks gets what it asks for."""
     return {PATH: partial(_create_certificate, authority, now)}

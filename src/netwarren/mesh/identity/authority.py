@@ -8,7 +8,6 @@ Does not belong here: keeping certificates fresh (see `secrets`), judging them (
 import ipaddress
 import random
 import threading
-import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Literal, Self, TypeAlias
 
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from netwarren.errors import MeshError
+from netwarren.mesh.identity import clock
 from netwarren.mesh.identity.certificate import Certificate, facts, parsed, timestamp, to_pem
 from netwarren.mesh.model import Identity
 
@@ -82,7 +82,7 @@ class Authority:
         self._leaf_pem = self._leaf_key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        self.certificate = self._certified(issuer or self, own, time.time() if now is None else now)
+        self.certificate = self._certified(issuer or self, own, clock.now() if now is None else now)
         self.chain: tuple[bytes, ...] = (self.certificate, *issuer.chain) if issuer else ()
         self._issuer = issuer
         self._trusted: tuple[bytes, ...] = () if issuer else (self.certificate,)
@@ -191,7 +191,7 @@ class Authority:
     ) -> bytes:
         if identity in self._refused:
             raise MeshError(f"{self!r} refuses {identity}: {self._refused[identity]}")
-        begin = time.time() if now is None else now
+        begin = clock.now() if now is None else now
         end = begin + lifetime
         subject = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity)), *names])
         usages = x509.ExtendedKeyUsage([_PURPOSES[purpose] for purpose in purposes])
@@ -214,7 +214,7 @@ class Authority:
         return leaf
 
     def fetcher(
-        self, *, lifetime: float = DAY, now: Callable[[], float] = time.time
+        self, *, lifetime: float = DAY, now: Callable[[], float] = clock.now
     ) -> Callable[[Identity], Awaitable[Certificate]]:
         """What a `SecretManager` asks for certificates, each valid for ``lifetime`` seconds."""
 
@@ -236,7 +236,7 @@ class Authority:
 
         That is leaves, intermediates, and of an identity all that was issued to it so far.
         """
-        moment = time.time() if now is None else now
+        moment = clock.now() if now is None else now
         for each in revoked:
             for serial in self._serials(each):
                 self._revoked.setdefault(serial, moment)
@@ -253,7 +253,7 @@ class Authority:
 
     def crl(self, *, now: float | None = None, lifetime: float = 30 * DAY) -> bytes:
         """The list of what is revoked (RFC 5280, 5), PEM, with the reason keyCompromise; signed by this authority."""
-        moment = time.time() if now is None else now
+        moment = clock.now() if now is None else now
         self._lists += 1
         reason = x509.CRLReason(x509.ReasonFlags.key_compromise)
         builder = (
