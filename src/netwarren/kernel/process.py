@@ -25,6 +25,10 @@ def children() -> set[int] | None:
 
     Needs CONFIG_PROC_CHILDREN, as all large distributions have it; proc_pid_task(5).
     """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()  # which is most often, and found out in a fiftieth of the time
     found: set[int] = set()
     for task in os.listdir("/proc/self/task"):
         try:
