@@ -166,10 +166,12 @@ def test_a_daemon_is_adopted_by_our_first_process_and_dies_with_the_pod(pod: Pod
         [sys.executable, "-c", DAEMON.format(then="signal.pause()", first="signal.pause()")],
         ready=log("daemon"),
     )
-    members = [pid for pid in process.standing_in({pod.inode}) if pid not in {program.pid, first(pod)}]
-    eventually(lambda: all(_parent(pid) == first(pod) for pid in members))
-    assert len(members) == 1
-    handles = [os.pidfd_open(pid) for pid in (*members, first(pod), program.pid)]
+
+    def others() -> list[int]:  # the daemon, and for a moment who made it
+        return [pid for pid in process.standing_in({pod.inode}) if pid not in {program.pid, first(pod)}]
+
+    eventually(lambda: [_parent(pid) for pid in others()] == [first(pod)])
+    handles = [os.pidfd_open(pid) for pid in (*others(), first(pod), program.pid)]
     program.returncode  # noqa: B018
     program._expected = True
     pod.remove()
@@ -184,9 +186,13 @@ def test_orphans_leave_no_zombies(pod: Pod) -> None:
     eventually(lambda: len(json.loads(python(pod, SEEN))) == 3)
 
 
-def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/stat") as file:
-        return int(file.read().rsplit(")", 1)[1].split()[1])
+def _parent(pid: int) -> int | None:
+    """The pid of its parent, None where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rsplit(")", 1)[1].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 # --- programs, from out here ----------------------------------------------------------------------
