@@ -57,6 +57,34 @@ def test_shutting_down_cuts_what_has_not_ended_by_its_deadline(cluster: Cluster)
     assert record.fields["error"] == "connection closed due to connection drain"
 
 
+def test_the_proxys_own_port_closes_while_connections_of_pods_have_time_to_end(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a", drain_deadline=60.0)
+    server, client = _pair(cluster)
+    with client, socket.create_connection((server.ip, 8080), timeout=20) as connection:
+        assert connection.recv(100)
+        ending = threading.Thread(target=proxy.shut_down)
+        ending.start()
+        with proxy.pod:
+            _until_refused(proxy.pod.ip, 15008)
+        assert ending.is_alive()
+        connection.sendall(b"x")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(100) == b"xx"
+        assert connection.recv(100) == b""
+    ending.join(20)
+    assert not ending.is_alive()
+
+
+def _until_refused(host: str, port: int) -> None:
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=20).close()
+        except ConnectionResetError:
+            pass  # it was waiting to be accepted
+        except ConnectionRefusedError:
+            return
+
+
 def test_a_pod_for_a_proxy_that_has_ended_is_refused_at_once(cluster: Cluster) -> None:
     proxy = cluster.deploy_ztunnel_sync("node-a")
     proxy.shut_down()

@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from h2.connection import H2Connection
 
 from netwarren.errors import MeshError
 from netwarren.mesh.config import Http2Settings
@@ -207,6 +208,23 @@ async def test_what_does_not_finish_by_the_deadline_is_cut(
         await ends.server.drain(0.05)
         with pytest.raises(ConnectionResetError):
             await read_all(stream)
+
+
+async def test_pings_go_on_in_their_interval_however_long_an_answer_may_take(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinged, ping = asyncio.Semaphore(0), H2Connection.ping
+
+    def count(connection: H2Connection, data: bytes) -> None:
+        if connection.config.client_side:
+            pinged.release()
+        ping(connection, data)
+
+    monkeypatch.setattr(H2Connection, "ping", count)
+    settings = Http2Settings(ping_interval=0.02, ping_timeout=600.0)
+    async with joined(client_context, server_context, settings=settings), asyncio.timeout(60):
+        for _ in range(3):
+            await pinged.acquire()
 
 
 async def test_a_peer_that_vanishes_takes_streams_and_handlers_with_it(

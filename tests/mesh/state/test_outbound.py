@@ -195,7 +195,7 @@ def test_row_3_a_waypoint_in_another_network_is_reached_through_that_networks_ga
         replace(WAYPOINT_SERVICE, subject_alt_names=sans),
         EAST_WEST,
     )
-    assert shown(found) == (3, "DOUBLE_HBONE", "10.0.0.8:15008", f"{hostname('web')}:80")
+    assert shown(found) == (3, "DOUBLEHBONE", "10.0.0.8:15008", f"{hostname('web')}:80")
     assert found.sans == (identity("gateway"),)
     assert found.inner_sans == (identity("inner"),)
 
@@ -232,7 +232,7 @@ def test_row_5_an_endpoint_without_address_or_name_in_the_same_network_is_no_end
 def test_row_6_an_endpoint_in_another_network_is_reached_through_that_networks_gateway() -> None:
     web = replace(WEB, subject_alt_names=("spiffe://cluster.local/ns/default/sa/web",))
     found = upstream(web, REMOTE, EAST_WEST)
-    assert shown(found) == (6, "DOUBLE_HBONE", "10.0.0.8:15008", f"{hostname('web')}:80")
+    assert shown(found) == (6, "DOUBLEHBONE", "10.0.0.8:15008", f"{hostname('web')}:80")
     assert found.sans == (identity("gateway"),)
     assert found.inner_sans == (identity("web"),)
     assert found.workload == EAST_WEST

@@ -17,7 +17,7 @@ from netwarren.mesh.state.refusals import PolicyRejection
     [
         (hbone.ConnectFailed("10.0.0.1:80", "refused"), "CONNECT", "connection failed: 10.0.0.1:80: refused"),
         (
-            hbone.ConnectTimedOut("10.0.0.1:15008", 15008, 10),
+            hbone.ConnectTimedOut("10.0.0.1:15008", 10),
             "NETWORK_POLICY",
             "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: "
             "10.0.0.1:15008 did not answer within 10 s",

@@ -264,18 +264,19 @@ class Connection:
 
         Raises `Http2Failure` (and has closed the connection) if one was not answered in time.
         """
+        interval = self.settings.ping_interval
         if self._pinged_at is not None:
             deadline = self._pinged_at + self.settings.ping_timeout
             if now >= deadline:
                 raise self._fail(
                     Http2Failure(f"a ping was not answered within {self.settings.ping_timeout:g} s", 0)
                 )
-            return deadline
+            return min(deadline, now + interval)  # it may be answered, and the next one due, before the deadline
         if now >= self._ping_at and not self.closed:
             self._h2.ping(_KEEPALIVE)
             self._put_h2()
             self._pinged_at = now
-            return now + self.settings.ping_timeout
+            return now + min(interval, self.settings.ping_timeout)
         return self._ping_at
 
     # --- what is received ---------------------------------------------------------------------------

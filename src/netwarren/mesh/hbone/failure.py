@@ -68,9 +68,9 @@ class ConnectTimedOut(MeshError):
 
     flag = "NETWORK_POLICY"
 
-    def __init__(self, destination: object, port: int, seconds: float) -> None:
+    def __init__(self, destination: object, seconds: float) -> None:
         self.destination = str(destination)
         super().__init__(
-            f"connection timed out, maybe a NetworkPolicy is blocking HBONE port {port}: "
+            "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: "
             f"{destination} did not answer within {seconds:g} s"
         )

@@ -46,7 +46,7 @@ async def dial(
     except TimeoutError:
         made.close()
         if hbone:
-            raise ConnectTimedOut(address, address.port, seconds) from None
+            raise ConnectTimedOut(address, seconds) from None
         raise ConnectFailed(address, f"no answer within {seconds:g} s") from None
     except OSError as error:
         made.close()

@@ -62,10 +62,8 @@ async def carry(pod: "PodProxy", accepted: socket.socket) -> None:
             "mutual_tls" if secured else "unknown",
             str(upstream.authority) if upstream.authority is not None else None,
         )
-        registration = pod.connections.register(
-            Outbound(client, target, address, "HBONE" if secured else "TCP")
-        )
-        double = upstream.protocol == "DOUBLE_HBONE"
+        double = upstream.protocol == "DOUBLEHBONE"
+        registration = pod.connections.register(Outbound(client, target, address, upstream.protocol))
         try:
             with Connection(common.metrics, common.log, opened, asking=double) as connection:
                 async with registration:

@@ -267,9 +267,10 @@ class Ztunnel:
             if following is not None:
                 following.cancel()
                 await asyncio.wait((following,))
-            await client.stop_all(graceful=self._graceful)
+            stops = [client.stop_all(graceful=self._graceful)]
             if self._own_proxy is not None:
-                await self._own_proxy.stop(graceful=self._graceful)
+                stops.append(self._own_proxy.stop(graceful=self._graceful))
+            await asyncio.gather(*stops)
 
     def _revocation_file(self) -> RevocationFile | None:
         path, debounce = self.config.crl_path, self.config.crl_debounce
@@ -309,7 +310,8 @@ class Ztunnel:
                 return empty(HTTPStatus.METHOD_NOT_ALLOWED)
             return metrics_page(self.metrics, request)
 
-        yield HttpServer(sockets.listen(SocketAddress(ip_address("127.0.0.1"), ADMIN_PORT)), admin.page)
+        for localhost in ("127.0.0.1", "::1")[: 2 if ipv6 else 1]:
+            yield HttpServer(sockets.listen(SocketAddress(ip_address(localhost), ADMIN_PORT)), admin.page)
         yield HttpServer(sockets.listen(SocketAddress(everywhere, METRICS_PORT)), metrics)
         yield HttpServer(
             sockets.listen(SocketAddress(everywhere, READINESS_PORT)),

@@ -38,7 +38,7 @@ from netwarren.mesh.state.refusals import (
 from netwarren.mesh.state.store import State
 from netwarren.topology.addresses import Address, Family
 
-Protocol: TypeAlias = Literal["TCP", "HBONE", "DOUBLE_HBONE"]
+Protocol: TypeAlias = Literal["TCP", "HBONE", "DOUBLEHBONE"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def _through_gateway(
     )
     return Upstream(
         row,
-        "DOUBLE_HBONE",
+        "DOUBLEHBONE",
         source,
         gateway.address(gateway.port),
         HostPort(service.hostname, target.port),
