@@ -79,7 +79,7 @@ def test_administration_is_on_loopback_only(cluster: Cluster) -> None:
 def test_administration_is_on_loopback_of_both_families(cluster: Cluster) -> None:
     proxy = cluster.deploy_ztunnel_sync("node-a")
     for localhost in ("127.0.0.1", "[::1]"):
-        assert proxy.pod.run(lambda host=localhost: get(f"http://{host}:15000/config_dump"))[0] == 200
+        assert proxy.pod.run(get, f"http://{localhost}:15000/config_dump")[0] == 200
 
 
 def test_config_dump_follows_the_cluster(cluster: Cluster) -> None:

@@ -44,6 +44,11 @@ def call_in(namespace: Namespace, function: Callable[[], T]) -> T:
     return ferry.call(lambda: _step(namespace, function))
 
 
+def lost() -> bool:
+    """Whether this thread could not be brought home, and can do nothing in pods any more."""
+    return bool(standing.here.lost)
+
+
 def _step(namespace: Namespace, function: Callable[[], T]) -> T:
     # A step of a task rather than a `with` block, which on a loop's thread takes a guard.
     depth = standing.begin_step(namespace)

@@ -27,6 +27,7 @@ from netwarren.mesh.inpod.pod_states import (
     Start,
     Stop,
 )
+from netwarren.mesh.inpod.stepping import lost
 from netwarren.mesh.inpod.zds import WorkloadInfo
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Pods(Protocol):
 class ZdsClient:
     """Follows the agent that listens at ``path``, for as long as `run` runs, and tells ``pods``.
 
-    ``on_ready`` is called on the loop whenever `ready` changes. ``retry_seconds`` is between two attempts to start
+    ``on_ready`` is called on the loop whenever `ready` changes, ``on_change`` whenever `states` may have. ``retry_seconds`` is between two attempts to start
     what could not be started.
     """
 
@@ -61,6 +62,7 @@ class ZdsClient:
         pods: Pods,
         *,
         on_ready: Callable[[bool], None] | None = None,
+        on_change: Callable[[], None] | None = None,
         retry_seconds: float = RETRY_SECONDS,
         rng: random.Random | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class ZdsClient:
         """Which pods are carried and which are pending, and how many were; to be read."""
         self._pods = pods
         self._on_ready = on_ready
+        self._on_change = on_change
         self._retry_seconds = retry_seconds
         self._connecting = Backoff(*_CONNECT)
         self._greeting = Backoff(*_HELLO, jitter=0.2, rng=rng)
@@ -83,8 +86,8 @@ class ZdsClient:
     async def run(self) -> None:
         """Follow the agent until this is cancelled; pods go on then, see `stop_all`.
 
-        Raises `MeshError` where the agent does not keep to the protocol: then the proxy's process is to end, with
-        status 1.
+        Raises `MeshError` where the agent does not keep to the protocol, and `SteppingError` where this thread cannot
+        be brought home from a pod: then the proxy's process is to end, with status 1.
         """
         try:
             while True:
@@ -94,7 +97,7 @@ class ZdsClient:
                 finally:
                     connection.close()
                     self.states.connected()
-                    self._tell_ready()
+                    self._tell()
                 if heard:
                     self._greeting.reset()
                 else:
@@ -105,8 +108,9 @@ class ZdsClient:
     async def stop_all(self, *, graceful: bool = True) -> None:
         """Stop all pods, at the same time; after `run`."""
         stops = self.states.stop_all()
-        self._tell_ready()
+        self._tell()
         await asyncio.gather(*(self._stop(each.uid, graceful) for each in stops))
+        self._tell()
 
     # --- the connection ---
 
@@ -216,6 +220,8 @@ class ZdsClient:
         try:
             await self._pods.start(start.uid, start.info, self._held[start.uid])
         except Exception as error:
+            if lost():
+                raise  # whoever stands somewhere unknown carries nobody any more
             _log.warning("pod %s cannot be carried: %s", start.uid, error)
             return self.states.started(start, str(error) or repr(error))
         return self.states.started(start)
@@ -224,6 +230,8 @@ class ZdsClient:
         try:
             await self._pods.stop(uid, graceful=graceful)
         except Exception:
+            if lost():
+                raise
             _log.exception("pod %s did not stop as it should", uid)
 
     async def _retry(self) -> None:
@@ -235,9 +243,11 @@ class ZdsClient:
 
     def _settle(self) -> None:
         self._let_go(uid for uid in list(self._held) if uid not in self.states.pending)
-        self._tell_ready()
+        self._tell()
 
-    def _tell_ready(self) -> None:
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
         ready = self.states.ready
         if ready != self._told_ready:
             self._told_ready = ready

@@ -244,7 +244,9 @@ class Ztunnel:
 
     async def _carry_the_agents(self, started: "Future[None]") -> None:
         """Carry the pods that the node's agent tells of, until it is to end."""
-        self._client = client = ZdsClient(self._agent, _Pods(self), on_ready=self._on_ready)
+        self._client = client = ZdsClient(
+            self._agent, _Pods(self), on_ready=self._on_ready, on_change=self._count
+        )
         following: asyncio.Task[None] | None = None
         try:
             if self._own is not None:
@@ -327,17 +329,16 @@ class Ztunnel:
             return [each.described() for each in self._common.secrets.states()]
 
         def workloads() -> dict[str, object]:
+            pending = self._client.states.pending if self._client is not None else {}
             return {
-                uid: {
-                    "state": "Up",
-                    "connections": pod.connections.listing(),
-                    "info": {
-                        "name": pod.info.name,
-                        "namespace": pod.info.namespace,
-                        "serviceAccount": pod.info.service_account,
-                    },
-                }
-                for uid, pod in self.pods.items()
+                **{
+                    uid: _described("Up", pod.info, pod.connections.listing())
+                    for uid, pod in self.pods.items()
+                },
+                **{
+                    uid: _described("Pending", pod.info, {"inbound": [], "outbound": []})
+                    for uid, pod in pending.items()
+                },
             }
 
         return ConfigDump(
@@ -352,6 +353,11 @@ class Ztunnel:
         )
 
 
+def _described(state: str, info: WorkloadInfo, connections: object) -> dict[str, object]:
+    named = {"name": info.name, "namespace": info.namespace, "serviceAccount": info.service_account}
+    return {"state": state, "connections": connections, "info": named}
+
+
 class _Pods:
     """A proxy as the node agent's client takes it (`inpod.zds_proxy.Pods`)."""
 
@@ -364,10 +370,8 @@ class _Pods:
         except MeshError as error:
             raise MeshError(f"failed to start proxy : {error}") from error
         self._proxy.metrics.proxies_started.labels().add()
-        self._proxy._count()
 
     async def stop(self, uid: str, *, graceful: bool) -> None:
         if uid in self._proxy.pods:
             await self._proxy.stop_pod(uid, graceful=graceful)
             self._proxy.metrics.proxies_stopped.labels().add()
-            self._proxy._count()
