@@ -42,6 +42,9 @@ def test_an_empty_one_has_ztunnels_defaults() -> None:
             certificate_lifetime=3600.0,
             crl_path="/run/crl.pem",
             log_format="json",
+            tls12=True,
+            port_reuse=False,
+            preferred_namespace="infra",
         ),
         ProxyConfig(mode="dedicated", require_original_source=False),
     ],
@@ -54,6 +57,7 @@ def test_what_is_written_is_read_back(config: ProxyConfig) -> None:
         mesh_path="/run/mesh.yaml",
         ca_address="https://127.0.0.1:1",
         ca_roots="/run/roots",
+        log_levels="warn,access=debug",
     )
     assert read(variables_of(told)) == told
 
@@ -93,6 +97,13 @@ def test_of_kubernetes_grace_period_a_little_is_kept_back(given: str, kept: floa
 
 def test_istios_name_of_the_cluster_goes_first() -> None:
     assert read({"CLUSTER_ID": "a", "ISTIO_META_CLUSTER_ID": "b"}).config.cluster_id == "b"
+
+
+def test_levels_of_the_log_are_written_as_rust_has_them() -> None:
+    assert read({"RUST_LOG": "debug"}).log_levels == "debug"
+    assert read({"RUST_LOG": ""}).log_levels == "info"
+    with pytest.raises(MeshConfigError, match=r"^RUST_LOG='loud': 'loud' is no level"):
+        read({"RUST_LOG": "loud"})
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,11 @@ class ProxyConfig:
     ``crl_path``: a file of revocation lists (RFC 5280, section 5; ztunnel's CRL_PATH), PEM or DER, which is followed:
     whose certificate is on one gets no tunnel, and loses those that there are, ``crl_debounce`` seconds after the
     file has last changed. None: nothing is revoked.
+
+    ``tls12``: peers may also speak TLS 1.2 (TLS12_ENABLED). ``port_reuse``: another proxy may listen on the same ports,
+    as in a hot upgrade (SO_REUSEPORT; INPOD_PORT_REUSE). ``search`` is the search list by which the DNS proxy stretches
+    names, None for the one that Kubernetes gives the pod; ``preferred_namespace``: whose services it takes where a
+    hostname is of several (PREFERED_SERVICE_NAMESPACE).
     """
 
     node: str = ""
@@ -74,6 +79,10 @@ class ProxyConfig:
     certificate_lifetime: float = 86400.0
     crl_path: str | os.PathLike[str] | None = None
     crl_debounce: float = 2.0
+    tls12: bool = False
+    port_reuse: bool = True
+    search: tuple[str, ...] | None = None
+    preferred_namespace: str = ""
     log_format: Literal["plain", "json"] = "plain"
 
     @property

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from netwarren.errors import MeshConfigError
+from netwarren.errors import MeshConfigError, MeshError
 from netwarren.mesh.config import ProxyConfig
 from netwarren.mesh.inpod.zds import WorkloadInfo
+from netwarren.mesh.telemetry.log import Levels
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ class Environment:
     ``own`` is the pod that it lives in, which a dedicated one carries. ``mesh_path`` is a file of the local
     configuration (`state.local_config`). ``xds_address`` is where discovery is served, empty for nowhere; ours does not
     ask there. ``ca_roots`` is a file of PEM, for both addresses. ``fake_ca``: certificates are those of an authority of
-    its own, which nobody else trusts.
+    its own, which nobody else trusts. ``log_levels`` are RUST_LOG's (see `telemetry.log.Levels`).
     """
 
     config: ProxyConfig = field(default_factory=ProxyConfig)
@@ -40,6 +41,7 @@ class Environment:
     ca_address: str = CA_ADDRESS
     ca_roots: str = ""
     fake_ca: bool = False
+    log_levels: str = "info"
 
 
 # --- written ----------------------------------------------------------------------------------------
@@ -67,11 +69,14 @@ def variables_of(environment: Environment) -> dict[str, str]:
         "CONNECTION_TERMINATION_DEADLINE": _written(config.drain_deadline),
         "SECRET_TTL": _written(config.certificate_lifetime),
         "LOG_FORMAT": config.log_format,
+        "TLS12_ENABLED": config.tls12,
+        "INPOD_PORT_REUSE": config.port_reuse,
         "INPOD_ENABLED": config.mode == "shared",  # of older ones
         "INPOD_UDS": environment.agent_path,
         "XDS_ADDRESS": environment.xds_address,
         "CA_ADDRESS": environment.ca_address,
         "FAKE_CA": environment.fake_ca,
+        "RUST_LOG": environment.log_levels,
     }
     optional: dict[str, object] = {
         "LOCAL_XDS_PATH": environment.mesh_path,
@@ -79,6 +84,7 @@ def variables_of(environment: Environment) -> dict[str, str]:
         "XDS_ROOT_CA": environment.ca_roots,
         "CRL_PATH": None if config.crl_path is None else os.fspath(config.crl_path),
         "PACKET_MARK": config.packet_mark,
+        "PREFERED_SERVICE_NAMESPACE": config.preferred_namespace,  # as ztunnel spells it
         "ENABLE_ORIG_SRC": config.require_original_source,
     }
     said |= {name: value for name, value in optional.items() if value not in (None, "")}
@@ -136,6 +142,9 @@ def read(variables: Mapping[str, str]) -> Environment:
         certificate_lifetime=get("SECRET_TTL", _seconds, config.certificate_lifetime),
         crl_path=get("CRL_PATH", str, config.crl_path),
         log_format=get("LOG_FORMAT", _log_format, config.log_format),
+        tls12=get("TLS12_ENABLED", _truth, config.tls12),
+        port_reuse=get("INPOD_PORT_REUSE", _truth, config.port_reuse),
+        preferred_namespace=get("PREFERED_SERVICE_NAMESPACE", str, config.preferred_namespace),
         packet_mark=get("PACKET_MARK", _positive, config.packet_mark if mode == "shared" else None),
         # Beside its application a proxy that tried would succeed, and get no reply.
         require_original_source=get("ENABLE_ORIG_SRC", _truth, None if mode == "shared" else False),
@@ -149,6 +158,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         ca_address=get("CA_ADDRESS", str, CA_ADDRESS),
         ca_roots=get("CA_ROOT_CA", str, "./var/run/secrets/istio/root-cert.pem"),
         fake_ca=get("FAKE_CA", _truth, False),
+        log_levels=get("RUST_LOG", _log_levels, "info"),
     )
 
 
@@ -204,6 +214,16 @@ def _mode(value: str) -> Literal["shared", "dedicated"]:
 
 def _log_format(value: str) -> Literal["plain", "json"]:
     return "json" if value == "json" else "plain"
+
+
+def _log_levels(value: str) -> str:
+    if not value:
+        return "info"
+    try:
+        Levels(value)
+    except MeshError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
 def _grace(value: str) -> float:

@@ -12,7 +12,9 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from netwarren.errors import ClosedError, MeshConfigError, MeshError, NetwarrenError
@@ -46,7 +48,9 @@ def main(variables: Mapping[str, str] = os.environ) -> int:
 
 
 def _run(told: Environment) -> int:
-    config, own = told.config, told.own
+    resolved, config, own = resolution(), told.config, told.own
+    if config.mode == "dedicated":
+        config = replace(config, search=resolved.search)
     check_capabilities(mark=config.packet_mark, transparent=config.require_original_source is True)
     file = LocalFile(told.mesh_path) if told.mesh_path else None
     netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -57,10 +61,10 @@ def _run(told: Environment) -> int:
             netns=netns,
             fetch=_fetch(told, sockets),
             mesh=file.read() if file is not None else Config(),
-            name_servers=name_servers(),
+            name_servers=resolved.name_servers,
             # Its uid is not told; by who it is, it is found.
             own=None if own is None else (f"{own.namespace}/{own.name}", own),
-            log=Log(line_format=config.log_format, stream=sys.stdout),
+            log=Log(told.log_levels, line_format=config.log_format, stream=sys.stdout),
             follows=file is not None,
         )
         proxy.start()
@@ -79,6 +83,7 @@ def _reload(proxy: Ztunnel, file: LocalFile) -> None:
     try:
         config = file.read()
         proxy.change(lambda state: state.replace(config))
+        proxy.static = config
     except MeshConfigError as error:  # it goes on with what it knows
         proxy.log.write("error", "ztunnel::state", str(error), {})
     except ClosedError:
@@ -136,15 +141,25 @@ def _resolved(url: str) -> list[Address]:
     return [parse_address(str(each[4][0])) for each in found]
 
 
-def name_servers(path: str = "/etc/resolv.conf") -> tuple[Address, ...]:
-    """The name servers of resolv.conf(5), which the DNS proxy asks what it does not know."""
-    found: list[Address] = []
+class Resolution(NamedTuple):
+    """What resolv.conf(5) says: whom the DNS proxy asks what it does not know, and how names are stretched."""
+
+    name_servers: tuple[Address, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+def resolution(path: str = "/etc/resolv.conf") -> Resolution:
+    """The name servers and the search list of a file; none where it cannot be read."""
+    servers: list[Address] = []
+    search: list[str] = []
     try:
         with open(path, errors="replace") as file:
             for line in file:
                 match line.split():
                     case ["nameserver", address, *_]:
-                        found.append(parse_address(address.partition("%")[0]))
+                        servers.append(parse_address(address.partition("%")[0]))
+                    case ["search" | "domain", *domains]:  # the last one counts
+                        search = [domain.strip(".") for domain in domains]
     except (OSError, NetwarrenError):
         pass  # names that the mesh does not know are not found then
-    return tuple(found)
+    return Resolution(tuple(servers), tuple(filter(None, search)))

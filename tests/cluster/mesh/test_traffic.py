@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import urllib.request
@@ -12,7 +13,8 @@ import pytest
 
 from netwarren import Cluster
 from netwarren.errors import ConfigurationError, DuplicateName, MeshConfigError
-from netwarren.mesh.model import GatewayAddress, Match, NetworkAddress, Policy
+from netwarren.mesh.identity.tls import client_context
+from netwarren.mesh.model import GatewayAddress, Identity, Match, NetworkAddress, Policy
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
 from tests.cluster.mesh.conftest import double, talk
 from tests.kept import let_go
@@ -147,6 +149,37 @@ def _name(name: str):  # type: ignore[no-untyped-def]
                     connection.sendall(name.encode())
 
     return serve
+
+
+def test_sockets_are_counted_while_they_are_open(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(double())
+    before = snapshot(proxy.metrics)
+    with client, socket.create_connection((server.ip, 8080), timeout=20) as connection:
+        assert connection.recv(100)
+        expect_sync(before, "istio_tcp_sockets_open", {"reporter": "source"}, 1)
+        expect_sync(before, "istio_tcp_sockets_open", {"reporter": "destination"}, 1)
+    expect_sync(before, "istio_tcp_sockets_open", {"reporter": "source"}, 0)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_client_of_tls_1_2_is_served_where_that_is_allowed(cluster: Cluster, allowed: bool) -> None:
+    cluster.deploy_ztunnel_sync("node-a", tls12=allowed)
+    server = cluster.add_pod("server", "node-a")
+    client = cluster.add_pod("client", "node-b")
+    server.start(double())
+    context = client_context(
+        cluster.mesh.authority.issue(Identity("cluster.local", "default", "client")), tls12=True
+    )
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with client, socket.create_connection((server.ip, 15008), timeout=20) as connection:
+        if allowed:
+            with context.wrap_socket(connection) as secured:
+                assert secured.version() == "TLSv1.2"
+        else:
+            with pytest.raises(OSError, match=r"(?i)protocol.version|reset|closed|EOF"):
+                context.wrap_socket(connection)
 
 
 def test_a_client_that_said_something_is_reset_where_nobody_listens(cluster: Cluster) -> None:

@@ -61,7 +61,7 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
         certificate = await common.secrets.get(workload.identity)
         tunnel = await ServerTunnel.accept(
             lower,
-            tls.server_context(certificate),
+            tls.server_context(certificate, tls12=common.config.tls12),
             on_connect=answer,
             verify=verify,
             settings=common.config.http2,

@@ -134,7 +134,7 @@ async def _open_within(pod: "PodProxy", client: SocketAddress, upstream: Upstrea
         raise
     inner, tunnel = await open_within(
         outer,
-        tls.client_context(certificate),
+        tls.client_context(certificate, tls12=pod.common.config.tls12),
         str(upstream.authority),
         tuple(upstream.inner_headers(client, trace, config.network)),
         verify=_verifier(pod, frozenset(upstream.inner_sans)),
@@ -155,7 +155,7 @@ async def connect(pod: "PodProxy", key: PoolKey) -> Tunnel:
     lower = await dial(pod.sockets, key.destination, seconds=config.connect_timeout, hbone=True)
     tunnel = await Tunnel.connect(
         lower,
-        tls.client_context(certificate),
+        tls.client_context(certificate, tls12=pod.common.config.tls12),
         verify=_verifier(pod, key.destinations),
         settings=config.http2,
     )

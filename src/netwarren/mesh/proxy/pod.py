@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from netwarren.mesh.config import DNS_PORT, INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
 from netwarren.mesh.dns.decision import Naming
@@ -26,8 +27,11 @@ from netwarren.mesh.proxy.common import Common, Directory
 from netwarren.mesh.proxy.counting import DnsCounts
 from netwarren.mesh.state.inbound import InboundPlan
 from netwarren.mesh.telemetry.connections import Connections
+from netwarren.mesh.telemetry.labels import Reporter
 
 Carry = Callable[["PodProxy", socket.socket], Awaitable[None]]
+Carrier: TypeAlias = tuple[Carry, Reporter]
+"""What takes up a connection, and for whom of its two ends: its source or its destination."""
 
 _AT_ONCE = 64  # accepted from one listener before others have their turn
 
@@ -52,7 +56,13 @@ class PodProxy:
         self.inner_tunnels: set[Tunnel] = set()
         """Those within others, to pods of another network."""
         self.preserves_source = config.require_original_source is not False and not own
-        self.sockets = PodSockets(netns, f"pod {self.label}", mark=config.packet_mark, ipv6=config.ipv6)
+        self.sockets = PodSockets(
+            netns,
+            f"pod {self.label}",
+            mark=config.packet_mark,
+            ipv6=config.ipv6,
+            reuse_port=config.port_reuse,
+        )
         self.pool = Pool(
             lambda key: outbound.connect(self, key),
             most_streams=config.pool_max_streams,
@@ -69,30 +79,30 @@ class PodProxy:
         config = self.common.config
         ipv6 = self.sockets.ipv6_enabled
         everywhere = ip_address("::" if ipv6 else "0.0.0.0")
-        carriers: list[tuple[int, Carry]] = [(INBOUND_HBONE_PORT, inbound.carry_hbone)]
+        carriers: list[tuple[int, Carrier]] = [(INBOUND_HBONE_PORT, (inbound.carry_hbone, "destination"))]
         if not self._own:
             # All three in a dedicated proxy, too, as in ztunnel, where nothing is redirected to the second one.
             carriers += [
-                (INBOUND_PLAINTEXT_PORT, inbound.carry_plaintext),
-                (OUTBOUND_PORT, outbound.carry),
+                (INBOUND_PLAINTEXT_PORT, (inbound.carry_plaintext, "destination")),
+                (OUTBOUND_PORT, (outbound.carry, "source")),
             ]
         transparent = False if self._own else config.require_original_source
         with ExitStack() as undo:
             undo.callback(self.sockets.close)
-            opened: list[tuple[socket.socket, Carry]] = []
-            for port, carry in carriers:
+            opened: list[tuple[socket.socket, Carrier]] = []
+            for port, carrier in carriers:
                 listener = self.sockets.listen(SocketAddress(everywhere, port), transparent=transparent)
                 undo.callback(listener.close)
-                opened.append((listener, carry))
+                opened.append((listener, carrier))
             if config.dns_proxy and not self._own:
                 self._dns = self._name_server(ipv6, undo)
                 await self._dns.start()
             undo.pop_all()
         self.preserves_source = self.preserves_source and is_transparent(opened[0][0])
         loop = asyncio.get_running_loop()
-        for listener, carry in opened:
+        for listener, carrier in opened:
             self._listeners.append(listener)
-            loop.add_reader(listener, self._accept, listener, carry)
+            loop.add_reader(listener, self._accept, listener, carrier)
 
     async def stop(self, *, graceful: bool) -> None:
         """Take nothing more, and end what there is: at once, or with time to finish by itself."""
@@ -136,18 +146,20 @@ class PodProxy:
 
     # --- inside ---
 
-    def _accept(self, listener: socket.socket, carry: Carry) -> None:
+    def _accept(self, listener: socket.socket, carrier: Carrier) -> None:
         for _ in range(_AT_ONCE):
             try:
                 accepted, _peer = listener.accept()
             except OSError:  # there is no more, or no descriptor for it: it waits, with others
                 return
             accepted.setblocking(False)
-            task = asyncio.get_running_loop().create_task(self._carry(accepted, carry))
+            task = asyncio.get_running_loop().create_task(self._carry(accepted, *carrier))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, accepted: socket.socket, carry: Carry) -> None:
+    async def _carry(self, accepted: socket.socket, carry: Carry, reporter: Reporter) -> None:
+        sockets = self.common.metrics.sockets_open.labels((reporter,))
+        sockets.add()
         try:
             await carry(self, accepted)
         except OSError:
@@ -156,6 +168,7 @@ class PodProxy:
             self.common.log.write("error", "ztunnel::proxy", f"{type(error).__name__}: {error}", {})
         finally:
             accepted.close()
+            sockets.add(-1)
 
     def _name_server(self, ipv6: bool, undo: ExitStack) -> DnsServer:
         config = self.common.config
@@ -171,7 +184,7 @@ class PodProxy:
             directory=Directory(self.common.state),
             upstream=self.upstream,
             metrics=DnsCounts(self.common.metrics),
-            naming=Naming(config.cluster_domain, ipv6=config.ipv6),
+            naming=Naming(config.cluster_domain, config.search, config.preferred_namespace, ipv6=config.ipv6),
             rng=self.common.rng,
             workload_wait=config.workload_wait,
         )

@@ -26,6 +26,7 @@ from netwarren.mesh.model import SocketAddress
 from netwarren.mesh.proxy.common import Common
 from netwarren.mesh.proxy.pod import PodProxy
 from netwarren.mesh.proxy.revocation import cut_revoked
+from netwarren.mesh.state.dump import plain_of
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.admin import Admin, ConfigDump
@@ -74,6 +75,8 @@ class Ztunnel:
         self.pods: dict[str, PodProxy] = {}
         self.failure: BaseException | None = None
         """Why it ended by itself, if it did."""
+        self.static = (mesh if follows else None) or Config()
+        """What a file says that it follows."""
         self._agent = agent
         self._netns = netns
         self._fetch = fetch
@@ -343,6 +346,7 @@ class Ztunnel:
 
         return ConfigDump(
             state=self.state.dump,
+            static_config=lambda: plain_of(self.static),
             config=lambda: {
                 "proxyMode": self.config.mode,
                 "localNode": self.config.node,
