@@ -99,6 +99,12 @@ def test_istios_name_of_the_cluster_goes_first() -> None:
     assert read({"CLUSTER_ID": "a", "ISTIO_META_CLUSTER_ID": "b"}).config.cluster_id == "b"
 
 
+def test_what_it_cannot_do_is_refused_and_not_passed_over() -> None:
+    assert read({"UNSTABLE_ENABLE_SOCKS5": "false"}) == read({})
+    with pytest.raises(MeshConfigError, match="does not speak SOCKS5"):
+        read({"UNSTABLE_ENABLE_SOCKS5": "true"})
+
+
 def test_levels_of_the_log_are_written_as_rust_has_them() -> None:
     assert read({"RUST_LOG": "debug"}).log_levels == "debug"
     assert read({"RUST_LOG": ""}).log_levels == "info"

@@ -111,6 +111,8 @@ def _written(seconds: float) -> str:
 def read(variables: Mapping[str, str]) -> Environment:
     """What a ztunnel is told by its environment. Raises `MeshConfigError`."""
     get = _Variables(variables)
+    if get("UNSTABLE_ENABLE_SOCKS5", _truth, False):
+        raise MeshConfigError("UNSTABLE_ENABLE_SOCKS5='true': this proxy does not speak SOCKS5; leave it out")
     config = ProxyConfig()
     http2 = replace(
         config.http2,
