@@ -91,6 +91,16 @@ def test_a_pod_is_who_its_service_account_and_trust_domain_say(cluster: Cluster)
     assert record.fields["dst.identity"] == "spiffe://example.org/ns/shop/sa/robot"
 
 
+def test_pods_of_which_no_trust_domain_and_account_is_told_speak_hbone(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    fields = {"service_account": "", "trust_domain": ""}
+    server, client = (cluster.add_pod(name, "node-a", workload=fields) for name in ("server", "client"))
+    server.start(double())
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    record = expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"})
+    assert record.fields["src.identity"] == "spiffe:///ns/default/sa/"
+
+
 def test_who_is_of_another_trust_domain_is_not_let_in(cluster: Cluster) -> None:
     proxy = cluster.deploy_ztunnel_sync("node-a")
     server = cluster.add_pod("server", "node-a")

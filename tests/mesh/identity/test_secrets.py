@@ -216,6 +216,11 @@ async def test_what_was_not_asked_for_is_a_failure(answer: Callable[[float], Cer
     await secrets.close()
 
 
+async def test_a_workload_of_which_no_trust_domain_or_account_is_told_has_a_certificate(kept: Kept) -> None:
+    bare = Identity("", "default", "")
+    assert (await kept.secrets.get(bare)).identity == bare
+
+
 async def test_a_fetch_that_cancels_itself_is_a_failure(kept: Kept) -> None:
     kept.source.failure = asyncio.CancelledError()
     with pytest.raises(IdentityError, match="CancelledError"):
