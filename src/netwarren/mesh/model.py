@@ -210,7 +210,7 @@ class StringMatch:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccountMatch:
-    """A service account in a namespace; the namespace ``""`` means the policy's own."""
+    """A service account in a namespace; both are compared to the letter, and ``""`` is no wildcard."""
 
     namespace: str
     service_account: str
