@@ -16,6 +16,7 @@ def test_an_empty_one_has_ztunnels_defaults() -> None:
     assert found.own is None
     assert found.agent_path == "/var/run/ztunnel/ztunnel.sock"
     assert found.ca_address == "https://localhost:15012"
+    assert found.auth_token == "./var/run/secrets/tokens/istio-token"
     assert (found.mesh_path, found.fake_ca) == ("", False)
 
 
@@ -54,6 +55,7 @@ def test_what_is_written_is_read_back(config: ProxyConfig) -> None:
         mesh_path="/run/mesh.yaml",
         ca_address="https://127.0.0.1:1",
         ca_roots="/run/roots",
+        auth_token="/run/token",
     )
     assert read(variables_of(told)) == told
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from netwarren.errors import MeshConfigError
 from netwarren.mesh.config import ProxyConfig
+from netwarren.mesh.control.credentials import TOKEN_PATH
 from netwarren.mesh.inpod.zds import WorkloadInfo
 
 T = TypeVar("T")
@@ -28,8 +29,9 @@ class Environment:
 
     ``own`` is the pod that it lives in, which a dedicated one carries. ``mesh_path`` is a file of the local
     configuration (`state.local_config`). ``xds_address`` is where discovery is served, empty for nowhere; ours does not
-    ask there. ``ca_roots`` is a file of PEM, for both addresses. ``fake_ca``: certificates are those of an authority of
-    its own, which nobody else trusts.
+    ask there. ``ca_roots`` is a file of PEM, for both addresses. ``auth_token`` is a file of the token by which the
+    authority knows the proxy, or the token itself. ``fake_ca``: certificates are those of an authority of its own, which
+    nobody else trusts.
     """
 
     config: ProxyConfig = field(default_factory=ProxyConfig)
@@ -39,6 +41,7 @@ class Environment:
     xds_address: str = ""
     ca_address: str = CA_ADDRESS
     ca_roots: str = ""
+    auth_token: str = field(default=TOKEN_PATH, repr=False)
     fake_ca: bool = False
 
 
@@ -78,6 +81,7 @@ def variables_of(environment: Environment) -> dict[str, str]:
         "CA_ROOT_CA": environment.ca_roots,
         "XDS_ROOT_CA": environment.ca_roots,
         "CRL_PATH": None if config.crl_path is None else os.fspath(config.crl_path),
+        "AUTH_TOKEN": None if environment.auth_token == TOKEN_PATH else environment.auth_token,
         "PACKET_MARK": config.packet_mark,
         "ENABLE_ORIG_SRC": config.require_original_source,
     }
@@ -148,6 +152,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         xds_address=get("XDS_ADDRESS", str, ""),
         ca_address=get("CA_ADDRESS", str, CA_ADDRESS),
         ca_roots=get("CA_ROOT_CA", str, "./var/run/secrets/istio/root-cert.pem"),
+        auth_token=get("AUTH_TOKEN", str, TOKEN_PATH),
         fake_ca=get("FAKE_CA", _truth, False),
     )
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from netwarren.errors import ClosedError, MeshConfigError, MeshError, NetwarrenError
 from netwarren.mesh import environment
 from netwarren.mesh.control.certificate_client import CertificateClient
+from netwarren.mesh.control.credentials import Credentials
 from netwarren.mesh.environment import Environment
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.secrets import Fetch
@@ -123,6 +124,7 @@ def _fetch(told: Environment, sockets: PodSockets) -> Fetch:
         connect,
         lifetime=config.certificate_lifetime,
         impersonates=config.mode == "shared",
+        credentials=Credentials.told(told.auth_token, config.cluster_id),
     ).fetch
 
 

@@ -231,24 +231,30 @@ async def serve(
 
 
 async def call(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: str, path: str, message: bytes
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    authority: str,
+    path: str,
+    message: bytes,
+    headers: Iterable[tuple[str, str]] = (),
 ) -> bytes:
-    """One call on a connection of its own, and its answer's message.
+    """One call on a connection of its own, with ``headers`` besides those of every call; its answer's message.
 
     Raises `CallFailed`, and `MeshError` where the answer is none of gRPC or the connection ends before it.
     """
     h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
     h2.initiate_connection()
-    headers = [
+    request = [
         (":method", "POST"),
         (":scheme", "https"),
         (":authority", authority),
         (":path", path),
         ("te", "trailers"),
         ("content-type", "application/grpc"),
+        *headers,
     ]
     stream = h2.get_next_available_stream_id()
-    h2.send_headers(stream, headers)
+    h2.send_headers(stream, request)
     framed = _framed(message)
     if len(framed) > MOST_BYTES:
         raise MeshError(f"{path}: a message of {len(message)} bytes is longer than {MOST_BYTES}")
