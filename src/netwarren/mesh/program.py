@@ -79,7 +79,7 @@ def _run(told: Environment) -> int:
 def _reload(proxy: Ztunnel, file: LocalFile) -> None:
     try:
         config = file.read()
-        proxy.change(lambda state: state.replace(config))
+        proxy.change(lambda state: state.replace(config), forgets=False)
     except MeshConfigError as error:  # it goes on with what it knows
         proxy.log.write("error", "ztunnel::state", str(error), {})
     except ClosedError:
