@@ -16,6 +16,7 @@ def test_an_empty_one_has_ztunnels_defaults() -> None:
     assert found.own is None
     assert found.agent_path == "/var/run/ztunnel/ztunnel.sock"
     assert found.ca_address == "https://localhost:15012"
+    assert found.auth_token == "./var/run/secrets/tokens/istio-token"
     assert (found.mesh_path, found.fake_ca) == ("", False)
 
 
@@ -58,6 +59,7 @@ def test_what_is_written_is_read_back(config: ProxyConfig) -> None:
         ca_address="https://127.0.0.1:1",
         ca_roots="/run/roots",
         log_levels="warn,access=debug",
+        auth_token="/run/token",
     )
     assert read(variables_of(told)) == told
 

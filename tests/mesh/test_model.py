@@ -14,6 +14,11 @@ def test_an_identity_is_read_back_from_its_uri() -> None:
     assert Identity.parse(str(identity)) == identity
 
 
+@pytest.mark.parametrize("identity", [Identity("", "default", "server"), Identity("", "", "")])
+def test_what_a_file_says_nothing_of_is_an_empty_segment_of_an_identity(identity: Identity) -> None:
+    assert Identity.parse(str(identity)) == identity
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -23,7 +28,6 @@ def test_an_identity_is_read_back_from_its_uri() -> None:
         "spiffe://cluster.local/ns/default/sa/server/more",
         "spiffe://cluster.local/ns/foobar",
         "spiffe://td/ns/ns/sa/sa/ns",
-        "spiffe:///ns/default/sa/server",
         "https://cluster.local/ns/default/sa/server",
         "spiffe://cluster.local/sa/default/ns/server",
     ],

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from netwarren.errors import MeshConfigError, MeshError
 from netwarren.mesh.config import ProxyConfig
+from netwarren.mesh.control.credentials import TOKEN_PATH
 from netwarren.mesh.inpod.zds import WorkloadInfo
 from netwarren.mesh.telemetry.log import Levels
 
@@ -29,8 +30,9 @@ class Environment:
 
     ``own`` is the pod that it lives in, which a dedicated one carries. ``mesh_path`` is a file of the local
     configuration (`state.local_config`). ``xds_address`` is where discovery is served, empty for nowhere; ours does not
-    ask there. ``ca_roots`` is a file of PEM, for both addresses. ``fake_ca``: certificates are those of an authority of
-    its own, which nobody else trusts. ``log_levels`` are RUST_LOG's (see `telemetry.log.Levels`).
+    ask there. ``ca_roots`` is a file of PEM, for both addresses. ``auth_token`` is a file of the token by which the
+    authority knows the proxy, or the token itself. ``fake_ca``: certificates are those of an authority of its own, which
+    nobody else trusts. ``log_levels`` are RUST_LOG's (see `telemetry.log.Levels`).
     """
 
     config: ProxyConfig = field(default_factory=ProxyConfig)
@@ -40,6 +42,7 @@ class Environment:
     xds_address: str = ""
     ca_address: str = CA_ADDRESS
     ca_roots: str = ""
+    auth_token: str = field(default=TOKEN_PATH, repr=False)
     fake_ca: bool = False
     log_levels: str = "info"
 
@@ -83,6 +86,7 @@ def variables_of(environment: Environment) -> dict[str, str]:
         "CA_ROOT_CA": environment.ca_roots,
         "XDS_ROOT_CA": environment.ca_roots,
         "CRL_PATH": None if config.crl_path is None else os.fspath(config.crl_path),
+        "AUTH_TOKEN": None if environment.auth_token == TOKEN_PATH else environment.auth_token,
         "PACKET_MARK": config.packet_mark,
         "PREFERED_SERVICE_NAMESPACE": config.preferred_namespace,  # as ztunnel spells it
         "ENABLE_ORIG_SRC": config.require_original_source,
@@ -159,6 +163,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         xds_address=get("XDS_ADDRESS", str, ""),
         ca_address=get("CA_ADDRESS", str, CA_ADDRESS),
         ca_roots=get("CA_ROOT_CA", str, "./var/run/secrets/istio/root-cert.pem"),
+        auth_token=get("AUTH_TOKEN", str, TOKEN_PATH),
         fake_ca=get("FAKE_CA", _truth, False),
         log_levels=get("RUST_LOG", _log_levels, "info"),
     )

@@ -58,7 +58,10 @@ class NamespacedName(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Identity:
-    """A SPIFFE identity, ``spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}`` (SPIFFE-ID, section 2)."""
+    """A SPIFFE identity, ``spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}`` (SPIFFE-ID, section 2).
+
+    A part is ``""`` where a local configuration does not say it; defaults are discovery's.
+    """
 
     trust_domain: str
     namespace: str
@@ -69,9 +72,7 @@ class Identity:
         """The identity that ``uri`` spells; raises `MeshError` if it has other than these five segments."""
         scheme, _, rest = uri.partition("://")
         match rest.split("/"):
-            case [domain, "ns", namespace, "sa", account] if scheme == "spiffe" and all(
-                (domain, namespace, account)
-            ):
+            case [domain, "ns", namespace, "sa", account] if scheme == "spiffe":
                 return cls(domain, namespace, account)
         raise MeshError(
             f"{uri!r} is no identity; one is written spiffe://trust.domain/ns/NAMESPACE/sa/ACCOUNT"
@@ -209,7 +210,7 @@ class StringMatch:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccountMatch:
-    """A service account in a namespace; the namespace ``""`` means the policy's own."""
+    """A service account in a namespace; both are compared to the letter, and ``""`` is no wildcard."""
 
     namespace: str
     service_account: str

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from netwarren.errors import ClosedError, MeshConfigError, MeshError, NetwarrenError
 from netwarren.mesh import environment
 from netwarren.mesh.control.certificate_client import CertificateClient
+from netwarren.mesh.control.credentials import Credentials
 from netwarren.mesh.environment import Environment
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.secrets import Fetch
@@ -82,7 +83,7 @@ def _run(told: Environment) -> int:
 def _reload(proxy: Ztunnel, file: LocalFile) -> None:
     try:
         config = file.read()
-        proxy.change(lambda state: state.replace(config))
+        proxy.change(lambda state: state.replace(config), forgets=False)
         proxy.static = config
     except MeshConfigError as error:  # it goes on with what it knows
         proxy.log.write("error", "ztunnel::state", str(error), {})
@@ -128,6 +129,7 @@ def _fetch(told: Environment, sockets: PodSockets) -> Fetch:
         connect,
         lifetime=config.certificate_lifetime,
         impersonates=config.mode == "shared",
+        credentials=Credentials.told(told.auth_token, config.cluster_id),
     ).fetch
 
 

@@ -517,5 +517,30 @@ def test_our_program_goes_on_with_what_it_knows_when_its_file_makes_no_sense(
     assert program.stop() == 0
 
 
+def test_our_program_has_the_certificates_of_its_node_and_forgets_none_when_its_file_changes(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    pod = cluster.add_pod("pod", "node-a")
+    path = tmp_path / "mesh.yaml"
+    workload = "{{namespace: default, workloadIps: [], services: {{}}, protocol: HBONE, uid: {0}, serviceAccount: {0}, node: {1}}}"
+
+    def write(*accounts: str) -> None:
+        workloads = [workload.format(each, "here") for each in accounts]
+        path.write_text(f"workloads: [{', '.join(workloads)}, {workload.format('far', 'there')}]")
+
+    def kept() -> set[str]:
+        _, _, body = get("http://127.0.0.1:15000/config_dump")
+        return {each["identity"].rpartition("/")[2] for each in json.loads(body)["certificates"]}
+
+    write("a")
+    variables = {"FAKE_CA": "true", "LOCAL_XDS_PATH": str(path), "NODE_NAME": "here"}
+    program = pod.popen(OURS, extra_env=variables)
+    program.wait_ready(lambda: pod.run(_refuses_readiness), 60.0)
+    assert pod.run(kept) == {"a"}
+    write("b")
+    program.wait_ready(lambda: pod.run(kept) == {"a", "b"}, 60.0)
+    assert program.stop() == 0
+
+
 def _refuses_readiness() -> bool:
     return get("http://127.0.0.1:15021/healthz/ready")[0] == 500

@@ -1,5 +1,6 @@
 """Certificates of pods: issued for them, renewed while they live, and what happens where there is none."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 
 from netwarren import Cluster
+from netwarren.cluster.node_proxy import NodeProxy
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.certificate import Certificate
+from netwarren.mesh.identity.secrets import Fetch
 from netwarren.mesh.model import Identity
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
 from tests.cluster.mesh.conftest import double, ended, talk
@@ -89,6 +92,90 @@ def test_a_pod_is_who_its_service_account_and_trust_domain_say(cluster: Cluster)
     record = expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"})
     assert record.fields["src.identity"] == "spiffe://example.org/ns/default/sa/robot"
     assert record.fields["dst.identity"] == "spiffe://example.org/ns/shop/sa/robot"
+
+
+def kept(proxy: NodeProxy) -> set[str]:
+    """The service accounts whose certificates the proxy has or fetches."""
+
+    async def accounts() -> set[str]:
+        return {each.identity.service_account for each in proxy._proxy._common.secrets.states()}
+
+    return proxy._proxy.call(accounts)
+
+
+def test_certificates_are_kept_for_the_pods_of_the_node_that_take_hbone(cluster: Cluster) -> None:
+    cluster.deploy_ztunnel_sync("node-b")
+    early = {"protocol": "HBONE", "service_account": "robot"}
+    native = {"native_tunnel": True}
+    first = cluster.add_pod("first", "node-a", workload=early)
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    assert kept(proxy) == {"robot", "ztunnel-node-a"}
+    second = cluster.add_pod("second", "node-a", workload={"service_account": "robot"})
+    cluster.add_pod("native", "node-a", captured=False, workload=native)
+    cluster.add_pod("plain", "node-a", captured=False)
+    cluster.add_pod("far", "node-b")
+    assert kept(proxy) == {"robot", "native", "ztunnel-node-a"}
+    first.remove()
+    assert kept(proxy) == {"robot", "native", "ztunnel-node-a"}
+    second.remove()
+    assert kept(proxy) == {"native", "ztunnel-node-a"}
+
+
+def test_a_pod_that_becomes_somebody_else_has_that_certificate_and_not_the_other(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    server, client = (cluster.add_pod(name, "node-a") for name in ("server", "client"))
+    server.start(double())
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    cluster.mesh.update(client, service_account="robot")
+    assert kept(proxy) == {"server", "robot", "ztunnel-node-a"}
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    record = expect_record_sync(
+        proxy.log, COMPLETE, {"direction": "inbound"}, where=lambda each: "robot" in str(each.fields)
+    )
+    assert record.fields["src.identity"] == str(account("robot"))
+
+
+def test_certificates_that_are_on_their_way_do_not_outlive_the_proxy(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Semaphore(0)
+
+    def never(authority: Authority, **options: Any) -> Fetch:
+        async def fetch(identity: Identity) -> Certificate:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                ended.release()
+            raise AssertionError
+
+        return fetch
+
+    monkeypatch.setattr(Authority, "fetcher", never)
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    for name in ("a", "b", "c"):
+        cluster.add_pod(name, "node-a")
+    cluster.pod("a").remove()
+    assert ended.acquire(timeout=20)
+    proxy.shut_down(graceful=False)
+    for _ in ("b", "c", "ztunnel-node-a"):
+        assert ended.acquire(blocking=False)
+
+
+def test_a_dedicated_proxy_keeps_the_certificate_of_its_pod_alone(cluster: Cluster) -> None:
+    pod = cluster.add_pod("pod", "node-a")
+    own = cluster.deploy_ztunnel_sync(pod, mode="dedicated")
+    cluster.add_pod("other", "node-a", workload={"protocol": "HBONE"})
+    assert kept(own) <= {"pod"}
+
+
+def test_pods_of_which_no_trust_domain_and_account_is_told_speak_hbone(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    fields = {"service_account": "", "trust_domain": ""}
+    server, client = (cluster.add_pod(name, "node-a", workload=fields) for name in ("server", "client"))
+    server.start(double())
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    record = expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"})
+    assert record.fields["src.identity"] == "spiffe:///ns/default/sa/"
 
 
 def test_who_is_of_another_trust_domain_is_not_let_in(cluster: Cluster) -> None:

@@ -96,11 +96,15 @@ def test_config_dump_follows_the_cluster(cluster: Cluster) -> None:
     pod = cluster.add_pod("web-0", "node-a", labels={"app": "web"})
     after = dump()
     assert [each["hostname"] for each in after["services"]] == ["web.default.svc.cluster.local"]
-    identities = {each["identity"] for each in after["certificates"]}
-    assert identities == {"spiffe://cluster.local/ns/default/sa/web-0"}
+    assert {each["identity"] for each in after["certificates"]} == {
+        "spiffe://cluster.local/ns/default/sa/web-0",
+        "spiffe://cluster.local/ns/default/sa/ztunnel-node-a",
+    }
     pod.remove()
     service.remove()
     after = dump()
+    (left,) = after["certificates"]
+    assert left["identity"] == "spiffe://cluster.local/ns/default/sa/ztunnel-node-a"
     assert after["services"] == []
     assert {each["name"] for each in after["workloads"]} == {"ztunnel-node-a"}
 

@@ -8,13 +8,16 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
 
 from netwarren.errors import MeshConfigError, MeshError
 from netwarren.mesh.control import grpc
@@ -26,7 +29,8 @@ from netwarren.mesh.control.certificate_service import (
     methods,
     new_key,
 )
-from netwarren.mesh.control.server import ControlPlane
+from netwarren.mesh.control.credentials import Credentials
+from netwarren.mesh.control.server import HOSTS, ControlPlane
 from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.certificate import Certificate, facts
@@ -71,7 +75,12 @@ async def let_go(writer: asyncio.StreamWriter) -> None:
 
 
 def client(
-    authority: Authority, port: int, *, impersonates: bool = True, lifetime: float = 60.0
+    authority: Authority,
+    port: int,
+    *,
+    impersonates: bool = True,
+    lifetime: float = 60.0,
+    credentials: Credentials | None = None,
 ) -> CertificateClient:
     return CertificateClient(
         f"https://127.0.0.1:{port}",
@@ -79,6 +88,7 @@ def client(
         connect,
         lifetime=lifetime,
         impersonates=impersonates,
+        credentials=credentials,
     )
 
 
@@ -238,6 +248,46 @@ def test_whatever_comes_a_server_says_something_or_ends() -> None:
         connection = grpc.ServerConnection({}, {}, said.append)
         connection.receive(begin + rng.randbytes(rng.randrange(1, 200)))
         assert said
+
+
+# --- who a client says it is ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def overheard(authority: Authority) -> AsyncIterator[tuple[int, list[dict[str, str]]]]:
+    """The port of a server of the authority, and the headers of the requests that have come to it."""
+    heard: list[dict[str, str]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = grpc.ServerConnection(methods(authority), {}, writer.write)
+        other = H2Connection(H2Configuration(client_side=False, header_encoding="latin-1"))
+        other.initiate_connection()
+        while data := await reader.read(1 << 16):
+            for event in other.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    heard.append({str(name): str(value) for name, value in event.headers or ()})
+            server.receive(data)
+        await let_go(writer)
+
+    context = tls.serving_context(authority.issue(SERVER, hosts=HOSTS))
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1], heard
+
+
+async def test_a_client_says_its_cluster_and_the_token_that_its_file_has_now(
+    authority: Authority, overheard: tuple[int, list[dict[str, str]]], tmp_path: Path
+) -> None:
+    port, heard = overheard
+    path = tmp_path / "token"
+    asking = client(authority, port, credentials=Credentials.told(str(path), "one"))
+    path.write_text("first\n")
+    await asking.fetch(CLIENT)
+    path.write_text("second")
+    await asking.fetch(CLIENT)
+    assert [(each["authorization"], each["clusterid"]) for each in heard] == [
+        ("Bearer first", "one"),
+        ("Bearer second", "one"),
+    ]
 
 
 # --- other people's client --------------------------------------------------------------------------

@@ -49,10 +49,22 @@ def test_a_list_cuts_whom_it_names_and_nobody_else(data: bytes) -> None:
     assert caught.value.serial == BAD.serial
 
 
-@pytest.mark.parametrize("data", [b"", b"\n \n"])
-def test_an_empty_file_revokes_nothing(data: bytes) -> None:
+EMPTY = b"-----BEGIN X509 CRL-----\n-----END X509 CRL-----\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\n \n", b"# nobody yet\n\n  # (since Monday)\n", EMPTY, b"# a comment\n" + EMPTY + EMPTY],
+    ids=["empty", "blank", "comments", "empty block", "empty blocks"],
+)
+def test_a_file_without_a_list_revokes_nothing(data: bytes) -> None:
     assert Revocations.read(data) == Revocations()
     Revocations.read(data).check(chain(BAD))
+
+
+def test_an_empty_block_hides_no_list_beside_it() -> None:
+    with pytest.raises(CertificateRevoked):
+        Revocations.read(EMPTY + LIST).check(chain(BAD))
 
 
 def test_lists_of_several_issuers_stand_in_one_file() -> None:
@@ -163,6 +175,8 @@ def build(*extensions: x509.ExtensionType) -> bytes:
     ("data", "why"),
     [
         (b"not a valid CRL", "neither DER nor whole blocks of PEM"),
+        (b"# a comment\nnot a valid CRL", "neither DER nor whole blocks of PEM"),
+        (b"\x00\x01\x02", "neither DER nor whole blocks of PEM"),
         (LIST[: len(LIST) // 2], "neither DER nor whole blocks of PEM"),
         (LIST + b"-----BEGIN X509 CRL-----\n", "neither DER nor whole blocks of PEM"),
         (GOOD.chain_pem, "a block of 'CERTIFICATE'"),

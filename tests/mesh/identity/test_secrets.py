@@ -216,6 +216,22 @@ async def test_what_was_not_asked_for_is_a_failure(answer: Callable[[float], Cer
     await secrets.close()
 
 
+async def test_a_workload_of_which_no_trust_domain_or_account_is_told_has_a_certificate(kept: Kept) -> None:
+    bare = Identity("", "default", "")
+    assert (await kept.secrets.get(bare)).identity == bare
+
+
+async def test_why_there_is_no_certificate_is_told_once() -> None:
+    async def fetch(identity: Identity) -> Certificate:
+        return AUTHORITY.issue(SERVER)
+
+    secrets = SecretManager(fetch)
+    with pytest.raises(IdentityError) as caught:
+        await secrets.get(CLIENT)
+    assert str(caught.value) == f"no certificate for {CLIENT}: the authority gave one for {SERVER}"
+    await secrets.close()
+
+
 async def test_a_fetch_that_cancels_itself_is_a_failure(kept: Kept) -> None:
     kept.source.failure = asyncio.CancelledError()
     with pytest.raises(IdentityError, match="CancelledError"):

@@ -106,10 +106,11 @@ def test_without_an_identity_what_asks_for_one_fails_and_what_excludes_one_passe
     assert does(Match(**{f"not_{field}": values}), facts(who=None))
 
 
-def test_a_service_account_without_namespace_is_one_of_the_policys_own() -> None:
+def test_a_service_account_without_namespace_is_nobody_elses() -> None:
     match = Match(service_accounts=(ServiceAccountMatch("", "client"),))
-    assert does(match, facts(who=identity("client", "default")))
-    assert not does(match, facts(who=CLIENT))
+    assert does(match, facts(who=identity("client", "")))
+    for namespace in ("default", "ns"):  # the policy's own, too
+        assert not does(match, facts(who=identity("client", namespace)))
 
 
 def test_all_fields_of_a_match_must_match() -> None:

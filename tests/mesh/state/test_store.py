@@ -302,7 +302,7 @@ def inside(state: State) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(state).items()
-        if name not in ("version", "_usable", "_remembered", "_selected", "_sets")
+        if name not in ("version", "residents", "_usable", "_remembered", "_selected", "_sets")
     }
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from netwarren.errors import MeshConfigError, MeshError
 from netwarren.mesh.control import grpc
 from netwarren.mesh.control.certificate_service import PATH, decode_answer, encode_request, new_key
+from netwarren.mesh.control.credentials import Credentials
 from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.certificate import Certificate
 from netwarren.mesh.model import Identity
@@ -29,11 +30,19 @@ class CertificateClient:
     """Asks the authority at ``address`` (``https://HOST:PORT``); `fetch` is an `identity.secrets.Fetch`.
 
     ``roots`` (PEM) are what its server's certificate is trusted by. ``impersonates``: it asks for its pods' identities
-    rather than for its own, as a shared ztunnel does. Raises `MeshConfigError` for an address that is none.
+    rather than for its own, as a shared ztunnel does. ``credentials`` are who it says that it is, by default nobody.
+    Raises `MeshConfigError` for an address that is none.
     """
 
     def __init__(
-        self, address: str, roots: bytes, connect: Connect, *, lifetime: float, impersonates: bool
+        self,
+        address: str,
+        roots: bytes,
+        connect: Connect,
+        *,
+        lifetime: float,
+        impersonates: bool,
+        credentials: Credentials | None = None,
     ) -> None:
         parts = urlsplit(address if "://" in address else f"https://{address}")
         if parts.scheme != "https" or not parts.hostname:
@@ -45,14 +54,16 @@ class CertificateClient:
         self._connect = connect
         self._lifetime = lifetime
         self._impersonates = impersonates
+        self._credentials = credentials or Credentials()
 
     async def fetch(self, identity: Identity) -> Certificate:
         """A new certificate for ``identity``; raises `MeshError`."""
         key = new_key(identity)
         message = encode_request(key.request, self._lifetime, identity if self._impersonates else None)
+        headers = self._credentials.headers()
         try:
             async with asyncio.timeout(SECONDS):
-                answer = await self._call(message)
+                answer = await self._call(message, headers)
         except TimeoutError:
             raise MeshError(f"the authority at {self._authority} has not answered in {SECONDS:g} s") from None
         except ssl.SSLError as error:
@@ -61,7 +72,7 @@ class CertificateClient:
             raise MeshError(f"the authority at {self._authority} cannot be asked: {error}") from None
         return decode_answer(answer, identity, key.key)
 
-    async def _call(self, message: bytes) -> bytes:
+    async def _call(self, message: bytes, headers: list[tuple[str, str]]) -> bytes:
         connected = await self._connect(self._port)
         try:
             reader, writer = await asyncio.open_connection(
@@ -71,7 +82,7 @@ class CertificateClient:
             connected.close()
             raise
         try:
-            return await grpc.call(reader, writer, self._authority, PATH, message)
+            return await grpc.call(reader, writer, self._authority, PATH, message, headers)
         finally:
             writer.transport.abort()
             with contextlib.suppress(OSError):

@@ -31,7 +31,10 @@ from h2.exceptions import H2Error
 from netwarren.errors import MeshError
 
 MOST_BYTES = 60_000
-"""Of a message to a server, and of a unary call's answer; it fits an HTTP/2 window as it is at first (65535)."""
+"""Of a unary call's message and of its answer; it fits an HTTP/2 window as it is at first (65535)."""
+
+MOST_STREAMED_BYTES = 200 << 20
+"""Of a message on a stream, as for ztunnel: one that comes again names all that it knows."""
 
 OK, INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL = 0, 3, 12, 13
 """Of grpc/grpc, ``doc/statuscodes.md``."""
@@ -157,7 +160,7 @@ class ServerConnection:
                 call.handler.ended()
                 self._end(stream, call, INVALID_ARGUMENT, str(error))
                 return
-        if len(call.said) > MOST_BYTES:
+        if _too_long(call):
             self._forget(stream)
             self._h2.reset_stream(stream, ErrorCodes.ENHANCE_YOUR_CALM)
 
@@ -228,24 +231,30 @@ async def serve(
 
 
 async def call(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: str, path: str, message: bytes
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    authority: str,
+    path: str,
+    message: bytes,
+    headers: Iterable[tuple[str, str]] = (),
 ) -> bytes:
-    """One call on a connection of its own, and its answer's message.
+    """One call on a connection of its own, with ``headers`` besides those of every call; its answer's message.
 
     Raises `CallFailed`, and `MeshError` where the answer is none of gRPC or the connection ends before it.
     """
     h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
     h2.initiate_connection()
-    headers = [
+    request = [
         (":method", "POST"),
         (":scheme", "https"),
         (":authority", authority),
         (":path", path),
         ("te", "trailers"),
         ("content-type", "application/grpc"),
+        *headers,
     ]
     stream = h2.get_next_available_stream_id()
-    h2.send_headers(stream, headers)
+    h2.send_headers(stream, request)
     framed = _framed(message)
     if len(framed) > MOST_BYTES:
         raise MeshError(f"{path}: a message of {len(message)} bytes is longer than {MOST_BYTES}")
@@ -293,6 +302,13 @@ def _text(headers: Iterable[tuple[bytes, bytes]] | None) -> dict[str, str]:
 
 def _framed(message: bytes) -> bytes:
     return _PREFIX.pack(False, len(message)) + message
+
+
+def _too_long(call: _Call) -> bool:
+    """Whether more has come than there may be; on a stream, whether so much is announced."""
+    if call.handler is None:
+        return len(call.said) > MOST_BYTES
+    return len(call.said) >= _PREFIX.size and _PREFIX.unpack_from(call.said)[1] > MOST_STREAMED_BYTES
 
 
 def _taken(said: bytearray) -> bytes | None:

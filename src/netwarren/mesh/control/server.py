@@ -1,7 +1,7 @@
 """A control plane that is served: certificates and discovery on a socket, for a ztunnel that is a program of its own.
 
 Rules: one thread with one loop; TLS with a certificate of the authority itself, which its clients trust by its roots;
-nobody is asked who they are, for it is a test's.
+nobody is asked who they are, for it is a test's: tokens and names of clusters in headers are not looked at.
 Does not belong here: what is asked and answered (see `certificate_service`, `discovery`), which network the socket is in.
 """
 

@@ -19,7 +19,8 @@ from netwarren.mesh.failure import CertificateRevoked
 from netwarren.mesh.identity.certificate import facts, parsed
 from netwarren.mesh.identity.failure import HandshakeError
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_COMMENT = re.compile(rb"^[ \t]*#.*$", re.MULTILINE)
 _DER_SEQUENCE = b"\x30"
 
 
@@ -40,11 +41,12 @@ class Revocations:
 
     @classmethod
     def read(cls, data: bytes) -> "Revocations":
-        """The lists in ``data``: PEM, any number of them one after the other, or one in DER; empty is none.
+        """The lists in ``data``: PEM, any number of them one after the other, or one in DER.
 
-        Raises `MeshError` for anything else, a list that lists changes only (delta) included.
+        Nothing, nothing but comments (lines that begin with #), and an empty block are no list. Raises `MeshError`
+        for anything else, a list that lists changes only (delta) included.
         """
-        if not data.strip():
+        if not _COMMENT.sub(b"", data).strip():
             return cls()
         if data.startswith(_DER_SEQUENCE):
             return cls((_read(data),))
@@ -56,7 +58,7 @@ class Revocations:
         for block in blocks:
             if block[1] != b"X509 CRL":
                 raise MeshError(f"a file of revocation lists has a block of {block[1].decode()!r}")
-        return cls(tuple(_read(block[0], pem=True) for block in blocks))
+        return cls(tuple(_read(block[0], pem=True) for block in blocks if block[2].strip()))
 
     def check(self, chain: Sequence[bytes]) -> None:
         """Whether a verified chain (DER, leaf first, root last) is good; the root is not looked up.

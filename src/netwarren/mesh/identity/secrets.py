@@ -50,6 +50,11 @@ def _settle(due: asyncio.Future[None]) -> None:
         due.set_result(None)
 
 
+def _reason(error: BaseException) -> str:
+    """Why a fetch failed, for an `IdentityError`, which one that it raised itself would say twice."""
+    return error.why if isinstance(error, IdentityError) else str(error) or type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class SecretState:
     """One identity as an admin page shows it; ``state`` is Available, Initializing or "Unavailable: why"."""
@@ -257,7 +262,7 @@ class SecretManager:
                 delay = max(MIN_WAIT, min(delay, kept.not_after - now))
             else:
                 entry.certificate = None
-                entry.error = IdentityError(entry.identity, str(error) or type(error).__name__)
+                entry.error = IdentityError(entry.identity, _reason(error))
         else:
             entry.failures = 0
             entry.certificate, entry.error = certificate, None

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from netwarren.errors import ClosedError, MeshError
 from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, ProxyConfig
 from netwarren.mesh.identity.crl import Revocations
+from netwarren.mesh.identity.failure import IdentityError
 from netwarren.mesh.identity.secrets import Fetch, SecretManager
 from netwarren.mesh.identity.watch import LOOK_INTERVAL, RevocationFile
 from netwarren.mesh.inpod.sockets import PodSockets, settle
@@ -71,7 +72,7 @@ class Ztunnel:
         self.metrics = Metrics()
         self.log = log or Log(line_format=config.log_format)
         self.readiness = Readiness(*(() if config.mode == "dedicated" else (WORKLOADS,)))
-        self.state = State(mesh)
+        self.state = State(mesh, node=config.node if config.mode == "shared" else "")
         self.pods: dict[str, PodProxy] = {}
         self.failure: BaseException | None = None
         """Why it ended by itself, if it did."""
@@ -134,11 +135,15 @@ class Ztunnel:
         """Whether it carries all pods that it was told of."""
         return self.readiness.ready
 
-    def change(self, change: Callable[[State], None]) -> None:
-        """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end."""
+    def change(self, change: Callable[[State], None], *, forgets: bool = True) -> None:
+        """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end.
+
+        ``forgets``: certificates of those who have left the node are dropped.
+        """
 
         async def apply() -> None:
             change(self.state)
+            self._follow_residents(forgets=forgets)
             self._common.announce()
             for pod in self._all_pods():
                 pod.connections.reevaluate(
@@ -173,6 +178,15 @@ class Ztunnel:
     def __repr__(self) -> str:
         state = f"{len(self.pods)} pods" if self.running else "ended"
         return f"<Ztunnel of {self.config.node}: {state}>"
+
+    def _follow_residents(self, *, forgets: bool) -> None:
+        """Have the certificates of the node's workloads before they are asked for, and no longer than these are there."""
+        moved, secrets = self.state.residents.movement(), self._common.secrets
+        with suppress(IdentityError):  # it ends
+            for identity in moved.here:
+                secrets.prefetch(identity)
+        for identity in moved.gone if forgets else ():
+            secrets.forget(identity)
 
     # --- for the node agent ---
 
@@ -217,6 +231,7 @@ class Ztunnel:
         )
         servers: list[HttpServer] = []
         try:
+            self._follow_residents(forgets=False)
             if lists is not None:
                 lists.start()
             for server in self._pages(sockets):

@@ -60,17 +60,17 @@ def matches(policy: Policy, facts: ConnectionFacts) -> bool:
 
     No rules never match, a rule without clauses and a clause without matches do, an empty match does not.
     """
-    return any(_rule_matches(rule, facts, policy.namespace) for rule in policy.rules)
+    return any(_rule_matches(rule, facts) for rule in policy.rules)
 
 
-def _rule_matches(rule: Sequence[Sequence[Match]], facts: ConnectionFacts, namespace: str) -> bool:
-    return all(not clause or any(_matches(each, facts, namespace) for each in clause) for clause in rule)
+def _rule_matches(rule: Sequence[Sequence[Match]], facts: ConnectionFacts) -> bool:
+    return all(not clause or any(_matches(each, facts) for each in clause) for clause in rule)
 
 
 _EMPTY = Match()
 
 
-def _matches(match: Match, facts: ConnectionFacts, namespace: str) -> bool:
+def _matches(match: Match, facts: ConnectionFacts) -> bool:
     if match == _EMPTY:
         return False
     identity = facts.source_identity
@@ -80,7 +80,7 @@ def _matches(match: Match, facts: ConnectionFacts, namespace: str) -> bool:
         _among(port, match.destination_ports, match.not_destination_ports)
         and _strings(own, match.namespaces, match.not_namespaces)
         and _strings(_principal(identity), match.principals, match.not_principals)
-        and _accounts(identity, match, namespace)
+        and _accounts(identity, match)
         and _networks(facts.source, match.source_ips, match.not_source_ips)
         and _networks(target, match.destination_ips, match.not_destination_ips)
     )
@@ -119,11 +119,10 @@ def _string(value: str | None, pattern: StringMatch) -> bool:
     return value != ""
 
 
-def _accounts(identity: Identity | None, match: Match, namespace: str) -> bool:
+def _accounts(identity: Identity | None, match: Match) -> bool:
     def is_it(account: ServiceAccountMatch) -> bool:
         return identity is not None and (
-            identity.service_account == account.service_account
-            and identity.namespace == (account.namespace or namespace)
+            identity.service_account == account.service_account and identity.namespace == account.namespace
         )
 
     return (not match.service_accounts or any(map(is_it, match.service_accounts))) and not any(
@@ -152,7 +151,7 @@ class _RuleIndex:
     def add(self, policy: Policy) -> None:
         keys: list[_Key] = []
         for rule in policy.rules:
-            for key in _needs(rule, policy.namespace):
+            for key in _needs(rule):
                 self._under.setdefault(key, {}).setdefault(policy.key, []).append(rule)
                 keys.append(key)
                 if isinstance(key[1], tuple):
@@ -171,7 +170,7 @@ class _RuleIndex:
         under = self._under
         for key in self._of(facts):
             for policy, rules in under.get(key, {}).items():
-                if any(_rule_matches(rule, facts, policy.namespace) for rule in rules):
+                if any(_rule_matches(rule, facts) for rule in rules):
                     yield policy
 
     def _of(self, facts: ConnectionFacts) -> Iterator[_Key]:
@@ -203,14 +202,14 @@ class _RuleIndex:
                 yield name, ("suffix", length), value[len(value) - length :]
 
 
-def _needs(rule: _Rule, namespace: str) -> Iterable[_Key]:
+def _needs(rule: _Rule) -> Iterable[_Key]:
     """Keys of which a connection must offer at least one for ``rule`` to match; none if it never does."""
     best: list[_Key] | None = None
     for clause in rule:
         possible = [match for match in clause if match != _EMPTY]
         if clause and not possible:
             return ()
-        keys = [_needed(match, namespace) for match in possible]
+        keys = [_needed(match) for match in possible]
         if keys and all(keys):
             flat = list(dict.fromkeys(key for each in keys for key in each))
             if best is None or len(flat) < len(best):
@@ -218,15 +217,12 @@ def _needs(rule: _Rule, namespace: str) -> Iterable[_Key]:
     return [_ALWAYS] if best is None else best
 
 
-def _needed(match: Match, namespace: str) -> list[_Key]:
+def _needed(match: Match) -> list[_Key]:
     """Of a match's fields the one that tells connections apart best; empty if it only says what must not be."""
     if match.principals:
         return [_string_key("principal", each) for each in match.principals]
     if match.service_accounts:
-        return [
-            ("account", "=", (each.namespace or namespace, each.service_account))
-            for each in match.service_accounts
-        ]
+        return [("account", "=", (each.namespace, each.service_account)) for each in match.service_accounts]
     if match.source_ips:
         return [_network_key("source", each) for each in match.source_ips]
     if match.namespaces:

@@ -13,6 +13,7 @@ from netwarren.mesh.model import CidrAddress, NamespacedName, NetworkAddress, Po
 from netwarren.mesh.state.dump import plain_policy, plain_service, plain_workload
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.rbac import ConnectionFacts, PolicySet, Verdict, authorize
+from netwarren.mesh.state.residents import Residents
 from netwarren.topology.addresses import Network
 
 GLOBAL = ""
@@ -31,14 +32,19 @@ Found: TypeAlias = Workload | Service
 
 
 class State:
-    """What the proxy knows of a mesh. A workload's key is its uid, a service's and a policy's `NamespacedName`."""
+    """What the proxy knows of a mesh. A workload's key is its uid, a service's and a policy's `NamespacedName`.
 
-    def __init__(self, config: Config | None = None) -> None:
+    ``residents`` are the identities on ``node``.
+    """
+
+    def __init__(self, config: Config | None = None, *, node: str = "") -> None:
         self.version = 0
+        self.residents = Residents(node)
         self._clear()
         self._load(config or Config())
 
     def _clear(self) -> None:
+        self.residents.clear()
         self._workloads: dict[str, Workload] = {}
         # Those that have an address, the one that it means first.
         self._at: dict[NetworkAddress, tuple[Workload, ...]] = {}
@@ -106,6 +112,7 @@ class State:
     def _insert_workload(self, workload: Workload) -> None:
         self._drop_workload(workload.uid)
         self._workloads[workload.uid] = workload
+        self.residents.add(workload)
         self._named.setdefault(_info_of(workload), {})[workload.uid] = workload
         for address in _indexed(workload):
             owners = self._at.get(address)
@@ -121,6 +128,7 @@ class State:
         workload = self._workloads.pop(uid, None)
         if workload is None:
             return
+        self.residents.remove(workload)
         _drop(self._named, _info_of(workload), uid)
         for address in _indexed(workload):
             left = tuple([each for each in self._at.get(address, ()) if each.uid != uid])
