@@ -5,6 +5,7 @@ listed; the kernel takes them away when it gets to it.
 Does not belong here: packets (see `traffic`), what is expected.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -59,6 +60,9 @@ def ask(machine: Machine, question: Callable[[Netlink], T]) -> T:
 
 def inside(machine: Machine) -> Inside:
     def read(netlink: Netlink) -> Inside:
+        # Who lists links is told of carriers as the kernel's link watch has them; it is behind on a busy machine.
+        with contextlib.suppress(KernelError):  # of a link that goes just now
+            netlink.commit([link.settle_link(each.index) for each in link.links(netlink)])
         links = link.links(netlink)
         return Inside(
             tuple(each for each in links if each.up),

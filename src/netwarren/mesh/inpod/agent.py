@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
@@ -286,9 +287,14 @@ class NodeAgent:
                 _log.warning("the agent at %s cannot take a proxy: %s", self.path, error.strerror)
                 await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
                 continue
-            task = asyncio.create_task(self._serve(PacketSocket(made, zds.MOST_BYTES)))
+            packets = PacketSocket(made, zds.MOST_BYTES)
+            task = asyncio.create_task(self._serve(packets))
             self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+            task.add_done_callback(partial(self._served, packets))
+
+    def _served(self, packets: PacketSocket, task: "asyncio.Task[None]") -> None:
+        self._serving.discard(task)
+        packets.close()  # here too, for a task that is cancelled before it begins does nothing at all
 
     async def _serve(self, packets: PacketSocket) -> None:
         connection = _Connection(packets)

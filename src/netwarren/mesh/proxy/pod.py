@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from ipaddress import ip_address
 from typing import TypeAlias
 
@@ -155,7 +156,11 @@ class PodProxy:
             accepted.setblocking(False)
             task = asyncio.get_running_loop().create_task(self._carry(accepted, *carrier))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._carried, accepted))
+
+    def _carried(self, accepted: socket.socket, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        accepted.close()  # here, for a task that is cancelled before it begins does nothing at all
 
     async def _carry(self, accepted: socket.socket, carry: Carry, reporter: Reporter) -> None:
         sockets = self.common.metrics.sockets_open.labels((reporter,))
@@ -167,7 +172,6 @@ class PodProxy:
         except Exception as error:  # a mistake of ours: others go on, and the log tells
             self.common.log.write("error", "ztunnel::proxy", f"{type(error).__name__}: {error}", {})
         finally:
-            accepted.close()
             sockets.add(-1)
 
     def _name_server(self, ipv6: bool, undo: ExitStack) -> DnsServer:
