@@ -177,6 +177,18 @@ def test_ranges_of_both_families_are_found() -> None:
     assert state.service_at(at("2001:db8::1"), "x") is None
 
 
+def test_all_that_an_address_may_mean_is_the_workload_or_every_service_whoever_sees_it() -> None:
+    hidden = ranged("hidden", "10.1.0.0/16", namespace="c", visibility="Namespace")
+    state = mesh(ranged("range", "10.0.0.0/8"), hidden, ranged("other", "10.2.0.0/16"), WEB, FIRST, HIDDEN)
+    found = state.all_at(at("10.1.0.1"))
+    assert [each.name for each in found[:3]] == ["web", "first", "hidden"]
+    assert {each.name for each in found[3:]} == {"range", "hidden"}
+    assert state.all_at(at("far/10.1.0.1")) == []
+    thief = pod("thief", "10.1.0.1")
+    state.add_workload(thief)
+    assert state.all_at(at("10.1.0.1")) == [thief]
+
+
 # --- endpoints ------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ Rules: each change costs what it changes, whatever the size of the mesh; whoever
 Does not belong here: choosing among what was found (see `balancer`), deciding (see `outbound`, `inbound`, `rbac`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -219,6 +219,10 @@ class State:
         """The service that a client in ``namespace`` means by ``hostname`` (see `best`)."""
         return best(self._by_host.get(hostname, {}).values(), namespace, preferred)
 
+    def service_asked_for(self, hostname: str, namespace: str) -> Service | None:
+        """The service that a proxy in ``namespace`` is asked for by ``hostname``, by clients of any namespace."""
+        return _first_choice(self._by_host.get(hostname, {}).values(), namespace)
+
     def services_called(self, hostname: str) -> list[Service]:
         """The services of all namespaces with that hostname."""
         return list(self._by_host.get(hostname, {}).values())
@@ -231,14 +235,19 @@ class State:
         found = best(self._by_vip.get(address, {}).values(), namespace)
         if found is not None or not self._by_cidr:
             return found
-        value, width = int(address.address), address.address.max_prefixlen
         ranks = [
             ((service.namespace == namespace, length, service.canonical), service)
-            for length, values in self._by_cidr.get((address.network, address.address.version), {}).items()
-            for service in values.get(value >> (width - length), {}).values()
+            for length, service in self._ranges_at(address)
             if visible(service, namespace)
         ]
         return max(ranks, key=lambda each: each[0])[1] if ranks else None
+
+    def _ranges_at(self, address: NetworkAddress) -> Iterator[tuple[int, Service]]:
+        """The services with a range that an address is in, each with the range's length."""
+        value, width = int(address.address), address.address.max_prefixlen
+        for length, values in self._by_cidr.get((address.network, address.address.version), {}).items():
+            for service in values.get(value >> (width - length), {}).values():
+                yield length, service
 
     def services_of(self, workload: Workload) -> list[Service]:
         """The services that ``workload`` is an endpoint of, in the order in which it names them."""
@@ -278,11 +287,29 @@ class State:
         """The workload or else the service that an address means to a client in ``namespace``."""
         return self.workload_at(address) or self.service_at(address, namespace)
 
+    def all_at(self, address: NetworkAddress) -> list[Found]:
+        """All that an address may mean, to clients of any namespace: the workload, or else every service."""
+        workload = self.workload_at(address)
+        if workload is not None:
+            return [workload]
+        ranges = (service for _, service in self._ranges_at(address))
+        return [*self._by_vip.get(address, {}).values(), *ranges]
+
     def find(self, destination: NetworkAddress | NamespacedName, namespace: str) -> Found | None:
         """What a waypoint or gateway refers to: a hostname is first a service's, then a workload's."""
         if isinstance(destination, NetworkAddress):
             return self.find_address(destination, namespace)
-        return self._services.get(destination) or self.workload_named(destination.name, destination.namespace)
+        return self._named_so(destination)
+
+    def all_meant(self, destination: NetworkAddress | NamespacedName) -> list[Found]:
+        """All that a waypoint or gateway may refer to, for clients of any namespace (see `find`)."""
+        if isinstance(destination, NetworkAddress):
+            return self.all_at(destination)
+        found = self._named_so(destination)
+        return [] if found is None else [found]
+
+    def _named_so(self, name: NamespacedName) -> Found | None:
+        return self._services.get(name) or self.workload_named(name.name, name.namespace)
 
     # --- policies ---------------------------------------------------------------------------------
 
@@ -346,12 +373,16 @@ def best(services: Iterable[Service], namespace: str, preferred: str | None = No
 
     The one in its namespace, else a canonical one, else the one in the ``preferred`` namespace, else the first.
     """
+    return _first_choice((each for each in services if visible(each, namespace)), namespace, preferred)
+
+
+def _first_choice(
+    services: Iterable[Service], namespace: str, preferred: str | None = None
+) -> Service | None:
     first = canonical = in_preferred = None
     for service in services:
         if service.namespace == namespace:
             return service
-        if not visible(service, namespace):
-            continue
         first = first or service
         if service.canonical:
             canonical = canonical or service
