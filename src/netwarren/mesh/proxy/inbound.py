@@ -58,7 +58,7 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
         if workload is None:
             await lower.close()
             return
-        certificate = await common.secrets.get(workload.identity)
+        certificate = await common.secrets.get(pod.identity(workload))
         tunnel = await ServerTunnel.accept(
             lower,
             tls.server_context(certificate),

@@ -179,7 +179,7 @@ class Ztunnel:
         self.pods[uid] = pod
         workload = pod.known()
         if workload is not None and (workload.protocol == "HBONE" or workload.native_tunnel):
-            self._common.secrets.prefetch(workload.identity)
+            self._common.secrets.prefetch(pod.identity(workload))
 
     async def stop_pod(self, uid: str, *, graceful: bool) -> None:
         pod = self.pods.pop(uid, None)
