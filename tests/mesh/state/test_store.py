@@ -19,7 +19,7 @@ from netwarren.mesh.model import (
 )
 from netwarren.mesh.state.dump import plain_service, plain_workload
 from netwarren.mesh.state.local_config import Config
-from netwarren.mesh.state.rbac import ConnectionFacts
+from netwarren.mesh.state.rbac import ConnectionFacts, Verdict
 from netwarren.mesh.state.store import State, best
 from tests.mesh.state.builders import at, hostname, key, mesh, pod, service, to
 from tests.mesh.state.drawn import configs, examples
@@ -261,6 +261,19 @@ def test_the_policies_of_a_workload_are_those_of_its_namespace_of_all_and_those_
         state.remove_policy(each.key)
     assert state.authorize(selected, facts).allowed
     assert state.policies_of(selected) == []
+
+
+def test_policies_that_a_workload_names_and_nobody_has_given_are_told_of_with_the_verdict() -> None:
+    selecting, gone = deny("selecting", scope="WorkloadSelector"), NamespacedName("x", "gone")
+    selected = replace(SERVER, authorization_policies=(gone, selecting.key))
+    state = mesh(selected, selecting)
+    facts = ConnectionFacts(at("10.0.0.1").address, None, to("10.0.0.2:80"))
+    for _ in range(2):
+        assert state.authorize(selected, facts) == Verdict(False, selecting.key, unknown=(gone,))
+    state.remove_policy(selecting.key)
+    assert state.authorize(selected, facts) == Verdict(True, unknown=(gone, selecting.key))
+    state.add_policy(Policy("gone", "x", "WorkloadSelector", "Allow", ((),)))
+    assert state.authorize(selected, facts) == Verdict(True, gone, unknown=(selecting.key,))
 
 
 def test_a_policy_that_is_added_again_is_another_for_those_that_it_selects() -> None:

@@ -196,6 +196,7 @@ async def _to_application(pod: "PodProxy", plan: InboundPlan) -> ByteStream:
 
 
 def _tell(pod: "PodProxy", verdict: Verdict) -> None:
+    pod.common.warn_of_unknown(verdict)
     for each in verdict.dry_run:
         policy = None if each.policy is None else str(each.policy)
         pod.common.log.write("info", "ztunnel::rbac", each.message, {"policy": policy})

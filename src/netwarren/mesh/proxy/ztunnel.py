@@ -26,6 +26,7 @@ from netwarren.mesh.model import SocketAddress
 from netwarren.mesh.proxy.common import Common
 from netwarren.mesh.proxy.pod import PodProxy
 from netwarren.mesh.proxy.revocation import cut_revoked
+from netwarren.mesh.state.inbound import InboundPlan
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.admin import Admin, ConfigDump
@@ -134,13 +135,16 @@ class Ztunnel:
     def change(self, change: Callable[[State], None]) -> None:
         """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end."""
 
+        def allowed(plan: InboundPlan) -> bool:
+            verdict = self.state.authorize(plan.workload, plan.facts)
+            self._common.warn_of_unknown(verdict)
+            return verdict.allowed
+
         async def apply() -> None:
             change(self.state)
             self._common.announce()
             for pod in self._all_pods():
-                pod.connections.reevaluate(
-                    lambda plan: self.state.authorize(plan.workload, plan.facts).allowed
-                )
+                pod.connections.reevaluate(allowed)
 
         self.call(apply)
 

@@ -6,7 +6,7 @@ Does not belong here: choosing among what was found (see `balancer`), deciding (
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from netwarren.mesh.model import CidrAddress, NamespacedName, NetworkAddress, Policy, Service, Workload
@@ -55,7 +55,8 @@ class State:
         # Of each namespace, and of all, the policies that apply to whatever is in it.
         self._scoped: dict[str, dict[NamespacedName, Policy]] = {}
         self._sets: dict[str, PolicySet] = {}
-        self._selected: dict[tuple[NamespacedName, ...], PolicySet] = {}
+        # Of each workload's list of policies those that there are, and the names of those that there are not.
+        self._selected: dict[tuple[NamespacedName, ...], tuple[PolicySet, tuple[NamespacedName, ...]]] = {}
 
     def replace(self, config: Config) -> None:
         """Forgets everything, and knows ``config`` instead."""
@@ -333,14 +334,23 @@ class State:
         sets = [
             self._sets[where] for where in dict.fromkeys((workload.namespace, GLOBAL)) if where in self._sets
         ]
-        selecting = workload.authorization_policies
-        if selecting:
-            chosen = self._selected.get(selecting)
-            if chosen is None:
-                chosen = PolicySet.of(self._policies[key] for key in selecting if key in self._policies)
-                self._selected[selecting] = chosen
+        unknown: tuple[NamespacedName, ...] = ()
+        if workload.authorization_policies:
+            chosen, unknown = self._selecting(workload.authorization_policies)
             sets.append(chosen)
-        return authorize(sets, facts)
+        verdict = authorize(sets, facts)
+        return replace(verdict, unknown=unknown) if unknown else verdict
+
+    def _selecting(self, keys: tuple[NamespacedName, ...]) -> tuple[PolicySet, tuple[NamespacedName, ...]]:
+        """The policies that a workload names, and those of its names that are no policy's."""
+        found = self._selected.get(keys)
+        if found is None:
+            found = (
+                PolicySet.of(self._policies[key] for key in keys if key in self._policies),
+                tuple([key for key in keys if key not in self._policies]),
+            )
+            self._selected[keys] = found
+        return found
 
     # --- written out ------------------------------------------------------------------------------
 
