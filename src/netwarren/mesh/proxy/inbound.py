@@ -22,7 +22,7 @@ from netwarren.mesh.proxy.dialling import dial
 from netwarren.mesh.state import headers, inbound
 from netwarren.mesh.state.inbound import ConnectFacts, InboundPlan
 from netwarren.mesh.state.rbac import Verdict
-from netwarren.mesh.state.refusals import NonConnectMethod, PolicyRejection, Refusal
+from netwarren.mesh.state.refusals import NonConnectMethod, PolicyRejection, Refusal, UnknownSourceWorkload
 from netwarren.mesh.telemetry.connection import Connection, Opened, early_deny
 from netwarren.mesh.telemetry.connections import Inbound
 from netwarren.mesh.telemetry.labels import Peer
@@ -56,8 +56,7 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
     try:
         workload = await pod.workload()
         if workload is None:
-            await lower.close()
-            return
+            raise UnknownSourceWorkload(pod.label)
         certificate = await common.secrets.get(pod.identity(workload))
         tunnel = await ServerTunnel.accept(
             lower,
