@@ -22,7 +22,13 @@ from netwarren.mesh.proxy.dialling import dial
 from netwarren.mesh.state import headers, inbound
 from netwarren.mesh.state.inbound import ConnectFacts, InboundPlan
 from netwarren.mesh.state.rbac import Verdict
-from netwarren.mesh.state.refusals import NonConnectMethod, PolicyRejection, Refusal, UnknownSourceWorkload
+from netwarren.mesh.state.refusals import (
+    ConnectAddress,
+    NonConnectMethod,
+    PolicyRejection,
+    Refusal,
+    UnknownSourceWorkload,
+)
 from netwarren.mesh.telemetry.connection import Connection, Opened, early_deny
 from netwarren.mesh.telemetry.connections import Inbound
 from netwarren.mesh.telemetry.labels import Peer
@@ -51,7 +57,8 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
         await _answer(pod, request, facts)
 
     def rejected(method: str) -> None:
-        early_deny(common.log, "destination", client, destination, NonConnectMethod(method))
+        refusal = ConnectAddress("") if method == "CONNECT" else NonConnectMethod(method)
+        early_deny(common.log, "destination", client, destination, refusal)
 
     try:
         workload = await pod.workload()
