@@ -218,6 +218,21 @@ def test_unhealthy_endpoints_are_left_out_unless_all_are_allowed() -> None:
     assert state.endpoint(lenient, SERVER.uid) is not None
 
 
+def test_an_endpoint_that_its_service_holds_for_unhealthy_is_left_out_unless_all_are_allowed() -> None:
+    holding = replace(WEB, unhealthy=frozenset({SERVER.uid}))
+    state = mesh(SERVER, holding)
+    assert state.endpoints(holding) == ()
+    assert state.endpoint(holding, SERVER.uid) is None
+    assert state.dump()["services"][0]["endpoints"] == {}
+    lenient = replace(holding, load_balancer=LoadBalancer(health_policy="AllowAll"))
+    state.add_service(lenient)
+    assert names(state.endpoints(lenient)) == ["server"]
+    assert state.endpoint(lenient, SERVER.uid) is not None
+    assert state.dump()["services"][0]["endpoints"][SERVER.uid]["status"] == "Unhealthy"
+    state.add_service(WEB)
+    assert names(state.endpoints(WEB)) == ["server"]
+
+
 def test_a_workload_knows_the_services_that_are_there() -> None:
     both = pod("server", "10.0.0.2", services={"gone": {}, "web": {}})
     assert mesh(both, WEB).services_of(both) == [WEB]

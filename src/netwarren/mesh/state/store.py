@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from netwarren.mesh.model import CidrAddress, NamespacedName, NetworkAddress, Policy, Service, Workload
-from netwarren.mesh.state.dump import plain_policy, plain_service, plain_workload
+from netwarren.mesh.state.dump import plain_endpoint, plain_policy, plain_service, plain_workload
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.rbac import ConnectionFacts, PolicySet, Verdict, authorize
 from netwarren.topology.addresses import Network
@@ -259,11 +259,11 @@ class State:
         key = service.key
         usable = self._usable.get(key)
         if usable is None:
-            wants_all = (
-                service.load_balancer is not None and service.load_balancer.health_policy == "AllowAll"
-            )
+            takes_all = service.takes_all
             members = self._members.get(key, {}).values()
-            usable = tuple([each for each in members if wants_all or each.workload.status == "Healthy"])
+            usable = tuple(
+                [each for each in members if takes_all or service.health_of(each.workload) == "Healthy"]
+            )
             if self._services.get(key) is service:
                 self._usable[key] = usable
         return usable
@@ -277,10 +277,9 @@ class State:
     def endpoint(self, service: Service, uid: str) -> Endpoint | None:
         """The endpoint of ``service`` that the workload ``uid`` is, if it may be used."""
         found = self._members.get(service.key, {}).get(uid)
-        if found is None or found.workload.status == "Healthy":
+        if found is None or service.takes_all or service.health_of(found.workload) == "Healthy":
             return found
-        balancer = service.load_balancer
-        return found if balancer is not None and balancer.health_policy == "AllowAll" else None
+        return None
 
     # --- either -----------------------------------------------------------------------------------
 
@@ -359,14 +358,20 @@ class State:
         services = []
         for _, service in sorted(self._services.items()):
             plain = plain_service(service)
-            plain["endpoints"] = _plain_endpoints(self.endpoints(service))
+            plain["endpoints"] = {
+                each.workload.uid: plain_endpoint(each.workload, each.ports, service.health_of(each.workload))
+                for each in self.endpoints(service)
+            }
             services.append(plain)
         return {
             "workloads": [plain_workload(each) for _, each in sorted(self._workloads.items())],
             "services": services,
             "policies": [plain_policy(each) for _, each in sorted(self._policies.items())],
             "stagedServices": {
-                str(key): _plain_endpoints(members.values())
+                str(key): {
+                    uid: plain_endpoint(each.workload, each.ports, each.workload.status)
+                    for uid, each in members.items()
+                }
                 for key, members in sorted(self._members.items())
                 if key not in self._services
             },
@@ -439,14 +444,3 @@ def _drop(index: dict[Any, dict[Any, Any]], outer: object, inner: object) -> Non
         place.pop(inner, None)
         if not place:
             del index[outer]
-
-
-def _plain_endpoints(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    return {
-        each.workload.uid: {
-            "workloadUid": each.workload.uid,
-            "port": {str(port): target for port, target in each.ports.items()},
-            "status": each.workload.status,
-        }
-        for each in endpoints
-    }
