@@ -97,7 +97,8 @@ class Mesh:
     def update(self, pod: "str | Pod", **changes: Any) -> Workload:
         """Change fields of a pod's workload (``waypoint``, ``protocol``, ...) in every proxy.
 
-        A ``waypoint`` or ``network_gateway`` may be given as a pod or a service of the cluster.
+        A ``waypoint`` or ``network_gateway`` may be given as a pod or a service of the cluster. Who changes whom the
+        node agent says it is (``name``, ``namespace``, ``service_account``) is taken up anew, and loses its connections.
         Raises `ConfigurationError` for a field that there is not, `MeshConfigError` for one that names nothing.
         """
         with self._cluster._lock:
@@ -108,6 +109,8 @@ class Mesh:
             self._changes[before.name] = {**self._changes.get(before.name, {}), **changes}
             self._workloads[before.name] = after
             self._tell(lambda state: state.add_workload(after))
+            if _info(after) != _info(before):
+                self._carry_anew(self._cluster.pods[before.name], before.uid, after)
             if after.network != before.network:
                 self.follow_services()  # whose addresses are in all networks
             return after
@@ -358,6 +361,18 @@ class Mesh:
                 failed.append(error)
         if failed:
             raise failed[0]  # the others have been told
+
+    def _carry_anew(self, pod: Pod, uid: str, workload: Workload) -> None:
+        """Have the pod's node agent say who the pod is now: it says so when a pod comes, and then no more."""
+        proxy = self.proxies.get(pod.spec.node)
+        if pod.name not in self._carried or pod.name in self.dedicated:
+            return
+        if proxy is None or proxy.agent is None or not proxy.running:
+            return
+        self._carried.discard(pod.name)
+        proxy.agent.delete(uid)
+        proxy.agent.add(workload.uid, _info(workload), pod.namespace_fd)
+        self._carried.add(pod.name)
 
     def _check(self, workload: Workload) -> None:
         # The workload is among those that there are: it may be its own waypoint.

@@ -178,7 +178,8 @@ class LoadBalancer:
 class Service:
     """A service of the mesh; ``ports`` is ``{service port: target port}``, a target of 0 is a named port.
 
-    Which workloads are its endpoints is told by their ``services``.
+    Which workloads are its endpoints is told by their ``services``; ``unhealthy`` are the uids of those that it holds for
+    unhealthy, whatever their workloads say.
     """
 
     name: str
@@ -194,10 +195,20 @@ class Service:
     ip_families: IpFamilies | None = None
     canonical: bool = False
     visibility: Visibility = "Public"
+    unhealthy: frozenset[str] = frozenset()
 
     @property
     def key(self) -> NamespacedName:
         return NamespacedName(self.namespace, self.hostname)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether endpoints may be used that are not healthy."""
+        return self.load_balancer is not None and self.load_balancer.health_policy == "AllowAll"
+
+    def health_of(self, endpoint: Workload) -> Health:
+        """An endpoint is healthy if both the service and its workload hold it for that."""
+        return "Unhealthy" if endpoint.uid in self.unhealthy else endpoint.status
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,17 @@ def test_what_changes_is_known_to_it_before_the_call_returns(cluster: Cluster) -
     assert talk(client, service.ip, 80) == (client.ip, b"hellohello")
 
 
+def test_it_is_told_anew_of_a_pod_whose_service_account_changes(cluster: Cluster) -> None:
+    proxy = deploy(cluster)
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(double())
+    for pod in (server, client):
+        cluster.mesh.update(pod, service_account="robot")
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    assert proxy.program is not None
+    proxy.program.wait_for_output(rf'{COMPLETE}.*src.identity="{IDENTITY.format("robot")}"')
+
+
 def test_a_policy_cuts_connections_that_are_open(cluster: Cluster) -> None:
     deploy(cluster)
     server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")

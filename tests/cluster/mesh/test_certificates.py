@@ -4,16 +4,20 @@ import asyncio
 import contextlib
 import socket
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from netwarren import Cluster
 from netwarren.cluster.node_proxy import NodeProxy
+from netwarren.errors import MeshError
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.certificate import Certificate
 from netwarren.mesh.identity.secrets import Fetch
-from netwarren.mesh.model import Identity
+from netwarren.mesh.inpod.agent import NodeAgent
+from netwarren.mesh.model import Identity, Workload
+from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.telemetry.expect import expect_record_sync, expect_sync, snapshot
 from tests.cluster.mesh.conftest import double, ended, talk
 from tests.cluster.mesh_peers.conftest import echo
@@ -176,6 +180,71 @@ def test_pods_of_which_no_trust_domain_and_account_is_told_speak_hbone(cluster: 
     assert talk(client, server.ip) == (client.ip, b"hellohello")
     record = expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"})
     assert record.fields["src.identity"] == "spiffe:///ns/default/sa/"
+
+
+def test_a_pod_is_who_the_node_agent_says_in_the_trust_domain_of_its_record(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(double())
+    for pod in (server, client):
+        record = replace(cluster.mesh.workload(pod), trust_domain="example.org", service_account="other")
+        known_as(proxy, record)
+    assert ended(client, server.ip, 8080)
+    failed = expect_record_sync(proxy.log, COMPLETE, {"direction": "outbound"})
+    assert failed.fields["src.identity"] == "spiffe://example.org/ns/default/sa/client"
+    assert "got spiffe://example.org/ns/default/sa/server" in str(failed.fields["error"])
+    known_as(proxy, replace(cluster.mesh.workload(server), trust_domain="example.org"))
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    let_in = expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"})
+    assert let_in.fields["src.identity"] == "spiffe://example.org/ns/default/sa/client"
+
+
+def known_as(proxy: NodeProxy, record: Workload) -> None:
+    """Have the proxy alone know a pod as ``record``, and not the node agent."""
+    proxy._tell(lambda state: state.add_workload(record), Config)
+
+
+def test_a_pod_whose_service_account_changes_is_told_of_anew(cluster: Cluster) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(double())
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    for pod in (server, client):
+        cluster.mesh.update(pod, service_account="robot")
+    since = proxy.log.count
+    assert talk(client, server.ip) == (client.ip, b"hellohello")
+    record = expect_record_sync(proxy.log, COMPLETE, {"direction": "inbound"}, since=since)
+    assert record.fields["src.identity"] == record.fields["dst.identity"] == str(account("robot"))
+    assert cluster.mesh.carried(client)
+
+
+def test_a_pod_that_cannot_be_told_of_anew_is_not_carried(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.deploy_ztunnel_sync("node-a")
+    pod = cluster.add_pod("pod", "node-a")
+
+    def refused(*_: object, **__: object) -> None:
+        raise MeshError("the proxy refuses")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NodeAgent, "add", refused)
+        with pytest.raises(MeshError, match="the proxy refuses"):
+            cluster.mesh.update(pod, service_account="robot")
+    assert not cluster.mesh.carried(pod)
+    pod.remove()
+    assert cluster.mesh.carried(cluster.add_pod("pod", "node-a"))
+
+
+def test_a_pod_with_a_proxy_of_its_own_is_who_its_record_says(cluster: Cluster) -> None:
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    proxies = {pod: cluster.deploy_ztunnel_sync(pod, mode="dedicated") for pod in (server, client)}
+    server.start(double())
+    for pod in proxies:
+        cluster.mesh.update(pod, service_account="robot")
+    talk(client, server.ip)
+    record = expect_record_sync(proxies[client].log, COMPLETE, {"direction": "outbound"})
+    assert record.fields["src.identity"] == record.fields["dst.identity"] == str(account("robot"))
 
 
 def test_who_is_of_another_trust_domain_is_not_let_in(cluster: Cluster) -> None:

@@ -86,6 +86,37 @@ def test_a_policy_that_is_only_tried_is_told_of_and_keeps_nobody_out(cluster: Cl
 
 
 @pytest.mark.parametrize("captured", [True, False])
+def test_a_policy_that_is_named_and_not_there_is_skipped_with_a_warning(
+    cluster: Cluster, captured: bool
+) -> None:
+    proxy = cluster.deploy_ztunnel_sync("node-a")
+    cluster.mesh.add_policy(policy("Deny", "WorkloadSelector", destination_ports=(8080,)))
+    selected = {"authorization_policies": (NamespacedName("default", "policy"),)}
+    server = cluster.add_pod("server", "node-a", workload=selected)
+    client = cluster.add_pod("client", "node-a", captured=captured)
+    server.start(double())
+    assert kept_out(client, server.ip)
+    cluster.mesh.remove_policy("default", "policy")
+
+    def warnings() -> list[tuple[str, str, str]]:
+        return [
+            (each.level, each.target, each.message)
+            for each in proxy.log.records()
+            if "unknown policy" in each.message
+        ]
+
+    assert not warnings()
+    warning = ("warn", "ztunnel::state", "skipping unknown policy default/policy")
+    with client, socket.create_connection((server.ip, 8080), timeout=20) as connection:
+        assert connection.recv(100)
+        assert warnings() == [warning]
+        cluster.mesh.add_policy(policy("Deny", destination_ports=(9090,)))
+        assert warnings() == [warning]
+        cluster.mesh.remove_policy("default", "policy")
+        assert warnings() == [warning] * 2
+
+
+@pytest.mark.parametrize("captured", [True, False])
 def test_a_policy_for_others_leaves_open_connections_open(cluster: Cluster, captured: bool) -> None:
     cluster.deploy_ztunnel_sync("node-a")
     server = cluster.add_pod("server", "node-a")

@@ -79,6 +79,17 @@ def test_a_pod_that_does_not_become_known_in_time_gets_no_plain_text(cluster: Cl
     assert "failed to fetch information about local workload: default/server" in str(failed.fields["error"])
 
 
+def test_a_pod_that_does_not_become_known_in_time_gets_no_tunnel(cluster: Cluster) -> None:
+    pair = Pair(cluster, workload_wait=0.1)
+    pair.forget(pair.server)
+    stranger = cluster.add_pod("stranger", "node-b", captured=False)
+    assert ended(stranger, pair.server.ip, 15008)
+    failed = expect_record_sync(pair.proxy.log, FAILED, {"direction": "inbound"})
+    assert "failed to fetch information about local workload: default/server" in str(failed.fields["error"])
+    assert str(failed.fields["dst.addr"]) == f"{pair.server.ip}:15008"
+    assert str(failed.fields["src.addr"]).startswith(f"{stranger.ip}:")
+
+
 def test_a_tunnel_to_a_pod_that_is_known_no_more_is_answered_503(cluster: Cluster) -> None:
     proxy = cluster.deploy_ztunnel_sync("node-a", workload_wait=0.1)
     server = cluster.add_pod("server", "node-a")

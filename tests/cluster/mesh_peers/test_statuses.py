@@ -44,12 +44,13 @@ def test_what_is_no_connect_is_answered_400(mesh: Mesh, method: str) -> None:
     with mesh.peer() as peer:
         assert peer.status(f"{mesh.server.ip}:8080", method=method) == "400"
         assert peer.echoed(f"{mesh.server.ip}:8080", b"next") == b"next"
-    told(mesh, method)
+    told(mesh, f"expected method CONNECT, got {method}")
 
 
 @pytest.mark.parametrize(
     "authority",
     [
+        "",
         "nonsense",
         "10.0.0.1",
         "10.0.0.1:",
@@ -64,7 +65,7 @@ def test_an_authority_that_is_none_is_answered_400(mesh: Mesh, authority: str) -
     with mesh.peer() as peer:
         assert peer.status(authority) == "400"
         assert peer.echoed(f"{mesh.server.ip}:8080", b"next") == b"next"
-    told(mesh, authority)
+    told(mesh, f"invalid CONNECT address {authority}")
 
 
 def test_the_address_of_another_is_answered_400(mesh: Mesh) -> None:

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import pytest
+
 from netwarren.mesh.control.resources import ADDRESS, AUTHORIZATION, Resource, resources_of
 from netwarren.mesh.model import (
     ApplicationTunnel,
     GatewayAddress,
+    HealthPolicy,
     LoadBalancer,
     Locality,
     Match,
@@ -68,6 +71,24 @@ def test_a_workload_has_ztunnels_numbers() -> None:
     assert entry[1] == [b"prod/web.prod.svc.cluster.local"]
     assert inner(inner(entry, 2), 1) == {1: [80], 2: [8080]}
     assert inner(found, 27) == {1: [1]}
+
+
+@pytest.mark.parametrize(
+    ("unhealthy", "policy", "there"),
+    [
+        ({WORKLOAD.uid}, "OnlyHealthy", False),
+        ({WORKLOAD.uid}, "AllowAll", True),
+        ({"another"}, "OnlyHealthy", True),
+    ],
+)
+def test_an_endpoint_that_its_service_holds_for_unhealthy_is_none_unless_all_are_allowed(
+    unhealthy: set[str], policy: HealthPolicy, there: bool
+) -> None:
+    service = replace(
+        SERVICE, unhealthy=frozenset(unhealthy), load_balancer=LoadBalancer(health_policy=policy)
+    )
+    resource = resources_of(Config((WORKLOAD,), (), (service,)))[ADDRESS][WORKLOAD.uid]
+    assert (22 in inner(fields(resource.message), 1)) == there
 
 
 def test_what_a_workload_may_have_besides_has_ztunnels_numbers() -> None:

@@ -140,33 +140,42 @@ def test_another_implementation_sees_a_refusal_end_its_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_headers",
+    ("request_headers", "asked"),
     [
-        [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "a")],
-        [
-            (":method", "POST"),
-            (":scheme", "https"),
-            (":path", "/"),
-            (":authority", "a"),
-            ("content-length", "3"),
-        ],
-        [
-            (":method", "CONNECT"),
-            (":protocol", "websocket"),
-            (":scheme", "https"),
-            (":path", "/"),
-            (":authority", "a"),
-        ],
+        ([(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "a")], "GET"),
+        (
+            [
+                (":method", "POST"),
+                (":scheme", "https"),
+                (":path", "/"),
+                (":authority", "a"),
+                ("content-length", "3"),
+            ],
+            "POST",
+        ),
+        (
+            [
+                (":method", "CONNECT"),
+                (":protocol", "websocket"),
+                (":scheme", "https"),
+                (":path", "/"),
+                (":authority", "a"),
+            ],
+            "CONNECT for websocket",
+        ),
+        ([(":method", "CONNECT"), (":authority", "")], "CONNECT"),
     ],
-    ids=["GET", "POST", "extended CONNECT"],
+    ids=["GET", "POST", "extended CONNECT", "CONNECT to nothing"],
 )
-def test_what_is_no_plain_connect_gets_400(request_headers: list[tuple[str, str]]) -> None:
+def test_what_is_no_plain_connect_to_something_gets_400(
+    request_headers: list[tuple[str, str]], asked: str
+) -> None:
     client, server = h2_client()
     client.config.validate_outbound_headers = False
     client.send_headers(1, request_headers)
     client.send_data(1, b"abc", end_stream=True)
     events = server.receive(client.data_to_send(), 0.0)
-    assert [type(event) for event in events] == [RequestRejected]
+    assert events == [RequestRejected(1, asked)]
     response, *_ = client.receive_data(server.take())
     assert isinstance(response, H2Response)
     assert dict(response.headers or [])[b":status"] == b"400"

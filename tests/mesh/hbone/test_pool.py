@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from netwarren.mesh.hbone.double import open_within
-from netwarren.mesh.hbone.failure import ConnectionLost, ConnectRefused
+from netwarren.mesh.hbone.failure import ConnectionLost, ConnectRefused, Http2Failure
 from netwarren.mesh.hbone.pool import Pool, PoolKey
 from netwarren.mesh.hbone.stream import SocketStream
 from netwarren.mesh.hbone.transport import ConnectRequest, ServerTunnel, Tunnel, serve
@@ -27,7 +27,10 @@ KEY = PoolKey(
 
 
 class Servers:
-    """Makes connections, each to a server of its own; ``gate`` holds handshakes back."""
+    """Makes connections, each to a server of its own; ``gate`` holds handshakes back.
+
+    ``losses`` is how many requests end their connection instead of being answered.
+    """
 
     def __init__(self, client: ssl.SSLContext, server: ssl.SSLContext) -> None:
         self._contexts = client, server
@@ -35,6 +38,7 @@ class Servers:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures: list[Exception] = []
+        self.losses = 0
 
     async def connect(self, key: PoolKey) -> Tunnel:
         await self.gate.wait()
@@ -49,7 +53,10 @@ class Servers:
         return client
 
     async def answer(self, request: ConnectRequest) -> None:
-        if request.authority == "refused:1":
+        if self.losses:
+            self.losses -= 1
+            self.made[-1][1].abort()
+        elif request.authority == "refused:1":
             request.refuse(401)
         else:
             await echo(request)
@@ -156,6 +163,44 @@ async def test_a_connection_that_died_is_replaced(servers: Servers) -> None:
     await tunnel.wait_closed()
     await pool.open_stream(KEY, "10.0.0.1:80")
     assert len(servers.made) == 2
+    await pool.close()
+
+
+async def test_a_connection_lost_to_the_request_that_it_was_made_for_is_not_tried_again(
+    servers: Servers,
+) -> None:
+    pool = Pool(servers.connect)
+    servers.losses = 1
+    with pytest.raises(ConnectionLost):
+        await pool.open_stream(KEY, "10.0.0.1:80")
+    assert len(servers.made) == 1
+    await pool.open_stream(KEY, "10.0.0.1:80")
+    assert len(servers.made) == 2
+    await pool.close()
+
+
+async def test_a_connection_that_was_there_and_is_lost_to_a_request_is_replaced_once(
+    servers: Servers,
+) -> None:
+    pool = Pool(servers.connect)
+    await pool.open_stream(KEY, "10.0.0.1:80")
+    servers.losses = 1
+    await pool.open_stream(KEY, "10.0.0.1:80")
+    assert len(servers.made) == 2
+    servers.losses = 3
+    with pytest.raises(ConnectionLost):
+        await pool.open_stream(KEY, "10.0.0.1:80")
+    assert (len(servers.made), servers.losses) == (3, 1)
+    await pool.close()
+
+
+async def test_a_connection_lost_to_many_is_made_once_for_each_at_most(servers: Servers) -> None:
+    pool = Pool(servers.connect)
+    servers.losses = 100
+    opening = [asyncio.ensure_future(pool.open_stream(KEY, "10.0.0.1:80")) for _ in range(5)]
+    outcomes = await asyncio.gather(*opening, return_exceptions=True)
+    assert all(isinstance(outcome, Http2Failure) for outcome in outcomes)
+    assert len(servers.made) <= 5
     await pool.close()
 
 

@@ -1,6 +1,8 @@
 """Redirection by packets: who is caught and who is not, in pods of a cluster; and nothing left afterwards."""
 
+import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
@@ -342,11 +344,11 @@ def test_a_pod_whose_lo_has_no_ipv6_gets_ipv4_rules(client: Pod) -> None:
 
 
 def test_a_descriptor_that_is_closed_is_told() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    os.close(writing)
+    last = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 4096) - 1
+    gone = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, last)  # a number that nobody else is given meanwhile
+    os.close(gone)
     with pytest.raises(KernelError, match="hold the network namespace of pod 'gone'"):
-        redirection.apply(reading, "pod 'gone'")
+        redirection.apply(gone, "pod 'gone'")
 
 
 def _network(address: str) -> kernel_address.IPNetwork:

@@ -4,6 +4,8 @@ Rules: what is drawn is valid; names are printable but otherwise wild.
 Does not belong here: tests.
 """
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -155,6 +157,20 @@ def policies_of(match: st.SearchStrategy[Match]) -> st.SearchStrategy[Policy]:
 
 policies = policies_of(matches_of(texts, texts, networks, st.integers(0, 65535)))
 configs = st.builds(Config, tuples(workloads, 2), tuples(policies, 1), tuples(services, 2))
+
+
+def held_for_unhealthy(config: Config) -> Config:
+    """``config`` with all endpoints of its services held for unhealthy by these."""
+
+    def unhealthy(service: Service) -> frozenset[str]:
+        others = {each.uid for each in config.workloads if service.key not in each.services}
+        return frozenset({each.uid for each in config.workloads} - others)
+
+    held = [replace(each, unhealthy=unhealthy(each)) for each in config.services]
+    return replace(config, services=tuple(held))
+
+
+configs |= configs.map(held_for_unhealthy)
 
 
 def examples(most: int = 60) -> settings:

@@ -1,7 +1,7 @@
 """What becomes of a connection that arrives for a pod."""
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from netwarren.mesh.config import ProxyConfig
 from netwarren.mesh.model import (
     ApplicationTunnel,
+    CidrAddress,
     Identity,
     Locality,
     Match,
@@ -161,6 +162,41 @@ def test_anybody_else_may_not(waypoint: str | NamespacedName | None) -> None:
     refused(IpMismatch, 400, asked("10.0.0.3:80"), behind, *others)
 
 
+INFRA = replace(SERVER, namespace="infra", services={})
+
+
+@pytest.mark.parametrize("ranges", [(), (CidrAddress("", ip_network("10.1.0.0/24")),)])
+def test_a_waypoint_of_another_namespace_may_be_asked_for_a_service_that_only_its_own_clients_see(
+    ranges: tuple[CidrAddress, ...],
+) -> None:
+    vips = () if ranges else ("10.1.0.3",)
+    hidden = service("hidden", *vips, cidr_vips=ranges, visibility="Namespace", waypoint=gateway("10.0.0.2"))
+    assert str(planned(asked("10.1.0.3:80"), hidden, workload=INFRA).address) == "10.0.0.2:80"
+
+
+@pytest.mark.parametrize("namespace", ["infra", "first"])
+def test_a_waypoint_may_be_asked_for_an_address_that_any_of_its_services_shares(namespace: str) -> None:
+    other = service("other", "10.1.0.3", namespace=namespace, canonical=True, waypoint=gateway("10.0.0.9"))
+    bare = service("bare", "10.1.0.3", namespace="bare")
+    ours = service("ours", "10.1.0.3", waypoint=gateway("10.0.0.2"))
+    far = pod("far", "10.0.0.9")
+    assert planned(asked("10.1.0.3:80"), far, other, bare, ours, workload=INFRA).address.port == 80
+    refused(IpMismatch, 400, asked("10.1.0.3:80"), far, other, bare, workload=INFRA)
+
+
+def test_a_waypoint_may_be_meant_by_an_address_that_its_service_shares_and_hides() -> None:
+    other = service("other", "10.1.0.1", namespace="infra")
+    hidden = service("web", "10.1.0.1", visibility="Namespace")
+    behind = pod("behind", "10.0.0.3", waypoint=gateway("10.1.0.1"))
+    endpoint = replace(INFRA, services={hidden.key: {}})
+    assert planned(asked("10.0.0.3:80"), other, hidden, behind, workload=endpoint).address.port == 80
+
+
+def test_what_services_share_with_a_workload_is_the_workloads() -> None:
+    ours = service("ours", "10.1.0.3", waypoint=gateway("10.0.0.2"))
+    refused(IpMismatch, 400, asked("10.1.0.3:80"), ours, pod("thief", "10.1.0.3"))
+
+
 # --- next hop -------------------------------------------------------------------------------------
 
 
@@ -183,6 +219,16 @@ def test_a_hostname_goes_to_the_target_port_of_the_pod_else_of_the_service() -> 
 def test_of_services_of_one_hostname_that_of_the_pods_namespace_is_meant() -> None:
     other = replace(WEB, namespace="other", ports={80: 1})
     assert str(planned(asked(f"{hostname('web')}:80"), other, WEB).address) == "10.0.0.2:8080"
+
+
+def test_a_hostname_may_be_that_of_a_service_that_only_clients_of_another_namespace_see() -> None:
+    hidden = replace(WEB, visibility="Namespace", ports={80: 8081})
+    assert planned(asked(f"{hostname('web')}:80"), hidden, workload=INFRA).address.port == 8081
+    canonical = replace(hidden, namespace="other", canonical=True, ports={80: 8082})
+    assert planned(asked(f"{hostname('web')}:80"), hidden, canonical, workload=INFRA).address.port == 8082
+    own = replace(WEB, namespace="infra", ports={80: 8083})
+    found = planned(asked(f"{hostname('web')}:80"), hidden, canonical, own, workload=INFRA)
+    assert found.address.port == 8083
 
 
 @pytest.mark.parametrize(("preserve", "bind"), [(True, "10.0.0.1"), (False, "None")])
@@ -237,6 +283,15 @@ def test_a_proxy_tunnel_is_told_a_services_address_of_this_network_then_of_ipv4(
     found = planned(asked(f"{hostname('web')}:80"), service("web", *vips), workload=TUNNELLED)
     assert found.proxy_header is not None
     assert found.proxy_header.destination == to(told)
+
+
+def test_a_proxy_tunnel_is_told_the_address_of_a_service_that_only_its_own_clients_see() -> None:
+    hidden = replace(WEB, visibility="Namespace")
+    found = planned(
+        asked(f"{hostname('web')}:80"), hidden, workload=replace(INFRA, application_tunnel=TUNNEL)
+    )
+    assert found.proxy_header is not None
+    assert found.proxy_header.destination == to("10.1.0.1:80")
 
 
 def test_a_tunnel_without_protocol_only_changes_the_port() -> None:

@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -191,6 +192,18 @@ def test_endpoints_that_a_service_names_are_told_to_their_workloads() -> None:
     assert config_of(plain).workloads[0].services == {
         NamespacedName("default", "web.example.com"): {80: 8080}
     }
+
+
+def test_an_endpoint_that_a_service_holds_for_unhealthy_stays_so_when_it_is_written_out() -> None:
+    plain = deepcopy(LEAST)
+    plain["workloads"][0]["uid"] = "one"
+    endpoint = {"workloadUid": "one", "port": {"80": 8080}, "status": "Unhealthy"}
+    plain["services"][0]["endpoints"] = {"one": endpoint}
+    config = config_of(plain)
+    assert config.services[0].unhealthy == {"one"}
+    assert plain_of(config)["services"][0]["endpoints"] == {"one": endpoint}
+    assert load_json(dump_json(config)) == load_yaml(dump_yaml(config)) == config
+    assert yaml.safe_load(dump_yaml(config))["services"][0]["endpoints"]["one"]["port"] == {80: 8080}
 
 
 @examples(30)

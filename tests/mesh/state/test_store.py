@@ -19,7 +19,7 @@ from netwarren.mesh.model import (
 )
 from netwarren.mesh.state.dump import plain_service, plain_workload
 from netwarren.mesh.state.local_config import Config
-from netwarren.mesh.state.rbac import ConnectionFacts
+from netwarren.mesh.state.rbac import ConnectionFacts, Verdict
 from netwarren.mesh.state.store import State, best
 from tests.mesh.state.builders import at, hostname, key, mesh, pod, service, to
 from tests.mesh.state.drawn import configs, examples
@@ -177,6 +177,18 @@ def test_ranges_of_both_families_are_found() -> None:
     assert state.service_at(at("2001:db8::1"), "x") is None
 
 
+def test_all_that_an_address_may_mean_is_the_workload_or_every_service_whoever_sees_it() -> None:
+    hidden = ranged("hidden", "10.1.0.0/16", namespace="c", visibility="Namespace")
+    state = mesh(ranged("range", "10.0.0.0/8"), hidden, ranged("other", "10.2.0.0/16"), WEB, FIRST, HIDDEN)
+    found = state.all_at(at("10.1.0.1"))
+    assert [each.name for each in found[:3]] == ["web", "first", "hidden"]
+    assert {each.name for each in found[3:]} == {"range", "hidden"}
+    assert state.all_at(at("far/10.1.0.1")) == []
+    thief = pod("thief", "10.1.0.1")
+    state.add_workload(thief)
+    assert state.all_at(at("10.1.0.1")) == [thief]
+
+
 # --- endpoints ------------------------------------------------------------------------------------
 
 
@@ -204,6 +216,21 @@ def test_unhealthy_endpoints_are_left_out_unless_all_are_allowed() -> None:
     state.add_service(lenient)
     assert names(state.endpoints(lenient)) == ["server"]
     assert state.endpoint(lenient, SERVER.uid) is not None
+
+
+def test_an_endpoint_that_its_service_holds_for_unhealthy_is_left_out_unless_all_are_allowed() -> None:
+    holding = replace(WEB, unhealthy=frozenset({SERVER.uid}))
+    state = mesh(SERVER, holding)
+    assert state.endpoints(holding) == ()
+    assert state.endpoint(holding, SERVER.uid) is None
+    assert state.dump()["services"][0]["endpoints"] == {}
+    lenient = replace(holding, load_balancer=LoadBalancer(health_policy="AllowAll"))
+    state.add_service(lenient)
+    assert names(state.endpoints(lenient)) == ["server"]
+    assert state.endpoint(lenient, SERVER.uid) is not None
+    assert state.dump()["services"][0]["endpoints"][SERVER.uid]["status"] == "Unhealthy"
+    state.add_service(WEB)
+    assert names(state.endpoints(WEB)) == ["server"]
 
 
 def test_a_workload_knows_the_services_that_are_there() -> None:
@@ -249,6 +276,19 @@ def test_the_policies_of_a_workload_are_those_of_its_namespace_of_all_and_those_
         state.remove_policy(each.key)
     assert state.authorize(selected, facts).allowed
     assert state.policies_of(selected) == []
+
+
+def test_policies_that_a_workload_names_and_nobody_has_given_are_told_of_with_the_verdict() -> None:
+    selecting, gone = deny("selecting", scope="WorkloadSelector"), NamespacedName("x", "gone")
+    selected = replace(SERVER, authorization_policies=(gone, selecting.key))
+    state = mesh(selected, selecting)
+    facts = ConnectionFacts(at("10.0.0.1").address, None, to("10.0.0.2:80"))
+    for _ in range(2):
+        assert state.authorize(selected, facts) == Verdict(False, selecting.key, unknown=(gone,))
+    state.remove_policy(selecting.key)
+    assert state.authorize(selected, facts) == Verdict(True, unknown=(gone, selecting.key))
+    state.add_policy(Policy("gone", "x", "WorkloadSelector", "Allow", ((),)))
+    assert state.authorize(selected, facts) == Verdict(True, gone, unknown=(selecting.key,))
 
 
 def test_a_policy_that_is_added_again_is_another_for_those_that_it_selects() -> None:

@@ -5,8 +5,8 @@ aliases and numbers are kept; what it has no words for here is named in `resourc
 Does not belong here: who asks for them and when they are sent (see `discovery`).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from netwarren.mesh.control.schema import classes, encoded
@@ -41,9 +41,11 @@ Resources = Mapping[str, Mapping[str, Resource]]
 
 def resources_of(config: Config) -> Resources:
     """All of a mesh. Without: ranges of virtual addresses, waypoints' weights, services' visibility, and policies that
-    are only tried, whose numbers are those of a younger schema.
+    are only tried, whose numbers are those of a younger schema. Nor is there a word for an endpoint that a service holds for
+    unhealthy: it is no endpoint there, unless the service takes all, to which its health is nothing.
     """
-    addresses = {each.uid: _workload(each) for each in config.workloads}
+    unusable = {(uid, each.key) for each in config.services if not each.takes_all for uid in each.unhealthy}
+    addresses = {each.uid: _workload(_usable(each, unusable)) for each in config.workloads}
     addresses |= {str(each.key): _service(each) for each in config.services}
     return {
         ADDRESS: addresses,
@@ -102,6 +104,12 @@ _SCOPES = ("Global", "Namespace", "WorkloadSelector")
 
 
 # --- workloads and services -------------------------------------------------------------------------
+
+
+def _usable(workload: Workload, unusable: Set[tuple[str, NamespacedName]]) -> Workload:
+    """``workload`` as an endpoint of those services only that may use it."""
+    left = {key: ports for key, ports in workload.services.items() if (workload.uid, key) not in unusable}
+    return workload if len(left) == len(workload.services) else replace(workload, services=left)
 
 
 def _workload(workload: Workload) -> Resource:

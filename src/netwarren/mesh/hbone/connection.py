@@ -413,9 +413,12 @@ class Connection:
             self._offend()
             return
         self._streams[event.stream_id] = stream
-        if pseudo.get(":method") != "CONNECT" or ":protocol" in pseudo or not pseudo.get(":authority"):
+        method = pseudo.get(":method", "")
+        if ":protocol" in pseudo:
+            method = f"{method} for {pseudo[':protocol']}"
+        if method != "CONNECT" or not pseudo.get(":authority"):
             self.respond(event.stream_id, 400, end=True)
-            events.append(RequestRejected(event.stream_id, pseudo.get(":method", "")))
+            events.append(RequestRejected(event.stream_id, method))
             return
         self._ignore_content_length(event.stream_id)
         stream.remote_ended = False  # told by the event of its own that follows

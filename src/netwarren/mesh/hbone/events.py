@@ -18,7 +18,10 @@ class RequestReceived(NamedTuple):
 
 
 class RequestRejected(NamedTuple):
-    """A request that is no CONNECT was answered with 400."""
+    """A request that is no CONNECT, or one to nothing, was answered with 400.
+
+    ``method`` tells them apart: that of a CONNECT for a protocol (RFC 8441) names it.
+    """
 
     stream_id: int
     method: str

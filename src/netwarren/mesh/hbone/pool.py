@@ -76,27 +76,29 @@ class Pool:
         Raises what ``connect`` and `Tunnel.open_stream` raise, and `ConnectionLost` if the pool is closed.
         """
         for attempt in range(_ATTEMPTS):
-            tunnel = await self._checkout(key)
+            tunnel, fresh = await self._checkout(key)
             try:
                 return await tunnel.open_stream(authority, headers), tunnel
             except ConnectionLost:
-                # The peer may have ended it between our look at it and the request's arrival; nothing was answered.
-                if attempt + 1 == _ATTEMPTS or tunnel.usable:
+                # The peer may have ended one that was there between our look at it and the request's arrival. One that
+                # was made for the request and is lost was refused, and another would be, too.
+                if fresh or attempt + 1 == _ATTEMPTS or tunnel.usable:
                     raise
         raise AssertionError("not reached")
 
-    async def _checkout(self, key: PoolKey) -> Tunnel:
+    async def _checkout(self, key: PoolKey) -> tuple[Tunnel, bool]:
+        """A connection that may take a stream, and whether it was made for this one."""
         self._refuse_if_closed()
         shelf = self._shelves.get(key)
         if shelf is None:
             shelf = self._shelves[key] = _Shelf()
         self._restart_idle(key, shelf)
         if (tunnel := self._take(shelf)) is not None:
-            return tunnel
+            return tunnel, False
         async with shelf.making:
             self._refuse_if_closed()
             if (tunnel := self._take(shelf)) is not None:
-                return tunnel
+                return tunnel, False
             tunnel = await self._connect(key)
             self._watch(tunnel)
             if self._closed:
@@ -105,7 +107,7 @@ class Pool:
             shelf.tunnels.append(tunnel)
             self._restart_idle(key, shelf)
             taken = self._take(shelf)
-            return tunnel if taken is None else taken
+            return tunnel if taken is None else taken, True
 
     def _take(self, shelf: _Shelf) -> Tunnel | None:
         # What it returns must be used before anything else runs, for it counts as one stream from then on only.

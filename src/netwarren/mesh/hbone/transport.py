@@ -223,7 +223,7 @@ class ServerTunnel:
     ) -> "ServerTunnel":
         """Handshake over ``lower``, which is the connection's from here on, also where this raises.
 
-        ``on_rejected`` is told the method of each request that is no CONNECT and was answered with 400.
+        ``on_rejected`` is told the method of each request that was answered with 400 (see `RequestRejected`).
         Raises `TlsFailure` and what ``verify`` raises.
         """
         tls, early = await handshake(lower, context, server_side=True, verify=verify)

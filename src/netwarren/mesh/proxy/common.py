@@ -14,6 +14,7 @@ from netwarren.mesh.identity.secrets import SecretManager
 from netwarren.mesh.identity.watch import RevocationFile
 from netwarren.mesh.model import Identity, Service, Workload
 from netwarren.mesh.state.headers import Baggage
+from netwarren.mesh.state.rbac import Verdict
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.labels import Peer
 from netwarren.mesh.telemetry.log import Log
@@ -44,6 +45,11 @@ class Common:
         """The state has changed: wake who waits for that."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def warn_of_unknown(self, verdict: Verdict) -> None:
+        """Tell the log of policies that were to be asked about a connection and that nobody knows."""
+        for key in verdict.unknown:
+            self.log.write("warn", "ztunnel::state", f"skipping unknown policy {key}")
 
     async def changed(self) -> None:
         """Wait for the next change of the state."""

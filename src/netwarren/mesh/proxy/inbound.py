@@ -22,7 +22,13 @@ from netwarren.mesh.proxy.dialling import dial
 from netwarren.mesh.state import headers, inbound
 from netwarren.mesh.state.inbound import ConnectFacts, InboundPlan
 from netwarren.mesh.state.rbac import Verdict
-from netwarren.mesh.state.refusals import NonConnectMethod, PolicyRejection, Refusal
+from netwarren.mesh.state.refusals import (
+    ConnectAddress,
+    NonConnectMethod,
+    PolicyRejection,
+    Refusal,
+    UnknownSourceWorkload,
+)
 from netwarren.mesh.telemetry.connection import Connection, Opened, early_deny
 from netwarren.mesh.telemetry.connections import Inbound
 from netwarren.mesh.telemetry.labels import Peer
@@ -51,14 +57,14 @@ async def carry_hbone(pod: "PodProxy", accepted: socket.socket) -> None:
         await _answer(pod, request, facts)
 
     def rejected(method: str) -> None:
-        early_deny(common.log, "destination", client, destination, NonConnectMethod(method))
+        refusal = ConnectAddress("") if method == "CONNECT" else NonConnectMethod(method)
+        early_deny(common.log, "destination", client, destination, refusal)
 
     try:
         workload = await pod.workload()
         if workload is None:
-            await lower.close()
-            return
-        certificate = await common.secrets.get(workload.identity)
+            raise UnknownSourceWorkload(pod.label)
+        certificate = await common.secrets.get(pod.identity(workload))
         tunnel = await ServerTunnel.accept(
             lower,
             tls.server_context(certificate, tls12=common.config.tls12),
@@ -196,6 +202,7 @@ async def _to_application(pod: "PodProxy", plan: InboundPlan) -> ByteStream:
 
 
 def _tell(pod: "PodProxy", verdict: Verdict) -> None:
+    pod.common.warn_of_unknown(verdict)
     for each in verdict.dry_run:
         policy = None if each.policy is None else str(each.policy)
         pod.common.log.write("info", "ztunnel::rbac", each.message, {"policy": policy})

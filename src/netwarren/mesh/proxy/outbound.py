@@ -58,7 +58,7 @@ async def carry(pod: "PodProxy", accepted: socket.socket) -> None:
             Peer.of(upstream.source),
             Peer.of(upstream.workload) if upstream.workload is not None else None,
             upstream.service,
-            upstream.source.identity if secured else None,
+            pod.identity(upstream.source) if secured else None,
             "mutual_tls" if secured else "unknown",
             str(upstream.authority) if upstream.authority is not None else None,
         )
@@ -116,7 +116,7 @@ async def _open_tunnel(
 ) -> ByteStream:
     address = upstream.address
     assert isinstance(address, SocketAddress)
-    key = PoolKey(upstream.source.identity, frozenset(upstream.sans), address, client.address)
+    key = PoolKey(pod.identity(upstream.source), frozenset(upstream.sans), address, client.address)
     lines = tuple(upstream.headers(client, trace))
     opened, _tunnel = await pod.pool.open_stream(key, str(upstream.authority), lines)
     return opened.stream
@@ -128,7 +128,7 @@ async def _open_within(pod: "PodProxy", client: SocketAddress, upstream: Upstrea
     trace = TraceParent.draw(pod.common.rng)
     outer = await _open_tunnel(pod, client, upstream, trace)
     try:
-        certificate = await pod.common.secrets.get(upstream.source.identity)
+        certificate = await pod.common.secrets.get(pod.identity(upstream.source))
     except BaseException:
         outer.abort()
         raise

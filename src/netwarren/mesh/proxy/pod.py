@@ -22,7 +22,7 @@ from netwarren.mesh.hbone.pool import Pool
 from netwarren.mesh.hbone.transport import ServerTunnel, Tunnel
 from netwarren.mesh.inpod.sockets import PodSockets, is_transparent
 from netwarren.mesh.inpod.zds import WorkloadInfo
-from netwarren.mesh.model import SocketAddress, Workload
+from netwarren.mesh.model import Identity, SocketAddress, Workload
 from netwarren.mesh.proxy import inbound, outbound
 from netwarren.mesh.proxy.common import Common, Directory
 from netwarren.mesh.proxy.counting import DnsCounts
@@ -71,6 +71,7 @@ class PodProxy:
         )
         self.upstream = Upstream([SocketAddress(each, 53) for each in common.name_servers], self.sockets)
         self._own = own
+        self._told = config.mode == "shared" and not own
         self._listeners: list[socket.socket] = []
         self._dns: DnsServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,6 +132,15 @@ class PodProxy:
         """Who the pod is, as far as that is known now."""
         state, info = self.common.state, self.info
         return state.workload(self.uid) or state.workload_of(info.name, info.namespace, info.service_account)
+
+    def identity(self, workload: Workload) -> Identity:
+        """Whom its certificate names: who the node agent said it is, in the trust domain of ``workload``, its record.
+
+        Of one that no agent told of, the record says it all.
+        """
+        if not self._told:
+            return workload.identity
+        return Identity(workload.trust_domain, self.info.namespace, self.info.service_account)
 
     async def workload(self) -> Workload | None:
         """Who the pod is, once that is known; None where it is not within `ProxyConfig.workload_wait`."""

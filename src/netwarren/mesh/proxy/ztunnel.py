@@ -28,6 +28,7 @@ from netwarren.mesh.proxy.common import Common
 from netwarren.mesh.proxy.pod import PodProxy
 from netwarren.mesh.proxy.revocation import cut_revoked
 from netwarren.mesh.state.dump import plain_of
+from netwarren.mesh.state.inbound import InboundPlan
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.admin import Admin, ConfigDump
@@ -141,14 +142,17 @@ class Ztunnel:
         ``forgets``: certificates of those who have left the node are dropped.
         """
 
+        def allowed(plan: InboundPlan) -> bool:
+            verdict = self.state.authorize(plan.workload, plan.facts)
+            self._common.warn_of_unknown(verdict)
+            return verdict.allowed
+
         async def apply() -> None:
             change(self.state)
             self._follow_residents(forgets=forgets)
             self._common.announce()
             for pod in self._all_pods():
-                pod.connections.reevaluate(
-                    lambda plan: self.state.authorize(plan.workload, plan.facts).allowed
-                )
+                pod.connections.reevaluate(allowed)
 
         self.call(apply)
 
@@ -196,7 +200,7 @@ class Ztunnel:
         self.pods[uid] = pod
         workload = pod.known()
         if workload is not None and (workload.protocol == "HBONE" or workload.native_tunnel):
-            self._common.secrets.prefetch(workload.identity)
+            self._common.secrets.prefetch(pod.identity(workload))
 
     async def stop_pod(self, uid: str, *, graceful: bool) -> None:
         pod = self.pods.pop(uid, None)

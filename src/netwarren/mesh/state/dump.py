@@ -6,13 +6,13 @@ Does not belong here: the schema (see `local_config`), the rest of ``/config_dum
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
 from netwarren.errors import MeshConfigError
-from netwarren.mesh.model import GatewayAddress, Match, Policy, Service, StringMatch, Workload
+from netwarren.mesh.model import GatewayAddress, Health, Match, Policy, Service, StringMatch, Workload
 from netwarren.mesh.state.local_config import MATCH_FIELDS, Config, config_of
 
 Plain = dict[str, Any]
@@ -26,8 +26,25 @@ def plain_of(config: Config) -> Plain:
     return {
         "workloads": [plain_workload(each) for each in config.workloads],
         "policies": [plain_policy(each) for each in config.policies],
-        "services": [plain_service(each) for each in config.services],
+        "services": [
+            _with_unhealthy(plain_service(each), each, config.workloads) for each in config.services
+        ],
     }
+
+
+def _with_unhealthy(plain: Plain, service: Service, workloads: Iterable[Workload]) -> Plain:
+    """``plain`` with the endpoints that the service holds for unhealthy, which no workload can say."""
+    key = service.key
+    if service.unhealthy:
+        _add_known(
+            plain,
+            endpoints={
+                each.uid: plain_endpoint(each, each.services[key], "Unhealthy")
+                for each in workloads
+                if each.uid in service.unhealthy and key in each.services
+            },
+        )
+    return plain
 
 
 def plain_workload(workload: Workload) -> Plain:
@@ -103,6 +120,15 @@ def plain_service(service: Service) -> Plain:
         },
     )
     return plain
+
+
+def plain_endpoint(workload: Workload, ports: Mapping[int, int], status: Health) -> Plain:
+    """A workload as an endpoint of a service, in the words of the local configuration and of ``/config_dump``."""
+    return {
+        "workloadUid": workload.uid,
+        "port": {str(port): target for port, target in ports.items()},
+        "status": status,
+    }
 
 
 def plain_policy(policy: Policy) -> Plain:
@@ -209,6 +235,8 @@ def dump_yaml(config: Config) -> str:
         workload["services"] = {key: _int_keys(ports) for key, ports in workload["services"].items()}
     for service in plain["services"]:
         service["ports"] = _int_keys(service["ports"])
+        for endpoint in service.get("endpoints", {}).values():
+            endpoint["port"] = _int_keys(endpoint["port"])
     # What is not ASCII is escaped: PyYAML writes line breaks of Unicode as they are and folds them when it reads.
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False)
 

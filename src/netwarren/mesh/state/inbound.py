@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from netwarren.errors import MeshError
 from netwarren.mesh.config import ProxyConfig
 from netwarren.mesh.model import (
+    GatewayAddress,
     Identity,
     NetworkAddress,
     Service,
@@ -192,22 +193,29 @@ def _validate(
         or workload.application_tunnel is not None
     ):
         return
-    found = state.find_address(NetworkAddress(config.network, authority.address), workload.namespace)
-    if found is not None and found.waypoint is not None:
-        waypoint = state.find(found.waypoint.destination, workload.namespace)
-        match waypoint:
-            case Service() if state.endpoint(waypoint, workload.uid) is not None:
-                return
-            case Workload() if destination in waypoint.addresses:
-                return
+    # Whoever asks may see what a client in the pod's namespace does not.
+    for found in state.all_at(NetworkAddress(config.network, authority.address)):
+        if found.waypoint is not None and _leads_to(state, found.waypoint, workload, destination):
+            return
     raise IpMismatch(destination, authority.address)
+
+
+def _leads_to(state: State, waypoint: GatewayAddress, workload: Workload, destination: Address) -> bool:
+    """Whether a reference is to the pod, or to a service that it is an endpoint of."""
+    for found in state.all_meant(waypoint.destination):
+        match found:
+            case Service() if state.endpoint(found, workload.uid) is not None:
+                return True
+            case Workload() if destination in found.addresses:
+                return True
+    return False
 
 
 def _target(state: State, workload: Workload, authority: Authority) -> tuple[Sequence[Service], int]:
     """The services that it may be for, and the port of the pod."""
     if isinstance(authority, SocketAddress):
         return state.services_of(workload), authority.port
-    service = state.service_named(authority.hostname, workload.namespace)
+    service = state.service_asked_for(authority.hostname, workload.namespace)
     if service is None:
         raise NoHostname(authority.hostname)
     endpoint = state.endpoint(service, workload.uid)

@@ -13,6 +13,7 @@ from netwarren.mesh.model import (
     ApplicationTunnel,
     CidrAddress,
     GatewayAddress,
+    Health,
     LoadBalancer,
     Locality,
     Match,
@@ -178,6 +179,7 @@ _Endpoints = Mapping[str, Mapping[int, int]]
 
 def _service(value: object, path: str) -> tuple[Service, _Endpoints]:
     fields = Fields(value, path, _SERVICE)
+    endpoints = fields.maybe("endpoints", table(text, _endpoint)) or {}
     service = Service(
         name=fields.required("name", text),
         namespace=fields.required("namespace", text),
@@ -192,8 +194,9 @@ def _service(value: object, path: str) -> tuple[Service, _Endpoints]:
         ip_families=fields.maybe("ipFamilies", choice("Dual", "IPv4", "IPv6")),
         canonical=fields.optional("canonical", truth, False),
         visibility=fields.optional("visibility", choice("Public", "Namespace"), "Public"),
+        unhealthy=frozenset(uid for uid, (_, status) in endpoints.items() if status == "Unhealthy"),
     )
-    return service, fields.optional("endpoints", table(text, _endpoint), {})
+    return service, {uid: ports for uid, (ports, _) in endpoints.items()}
 
 
 def _cidr(value: object, path: str) -> CidrAddress:
@@ -217,12 +220,11 @@ def _load_balancer(value: object, path: str) -> LoadBalancer:
     )
 
 
-def _endpoint(value: object, path: str) -> Mapping[int, int]:
-    # Its uid is its key and its health that of its workload, which is what decides.
+def _endpoint(value: object, path: str) -> tuple[Mapping[int, int], Health]:
     fields = Fields(value, path, ("workloadUid", "port", "status"))
-    fields.maybe("workloadUid", text)
-    fields.maybe("status", choice("Healthy", "Unhealthy"))
-    return fields.optional("port", _port_map, {})
+    fields.maybe("workloadUid", text)  # its key says the same, and decides
+    status: Health = fields.optional("status", choice("Healthy", "Unhealthy"), "Healthy")
+    return fields.optional("port", _port_map, {}), status
 
 
 def _with_endpoints(workload: Workload, endpoints: Mapping[NamespacedName, _Endpoints]) -> Workload:

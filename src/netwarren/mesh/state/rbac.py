@@ -45,11 +45,15 @@ class DryRun:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a connection is allowed; ``policy`` is the one that denied it, or the one that allowed it."""
+    """Whether a connection is allowed; ``policy`` is the one that denied it, or the one that allowed it.
+
+    ``unknown`` are those that the workload names and nobody has given: they had no say.
+    """
 
     allowed: bool
     policy: NamespacedName | None = None
     dry_run: tuple[DryRun, ...] = ()
+    unknown: tuple[NamespacedName, ...] = ()
 
 
 # --- matching -------------------------------------------------------------------------------------

@@ -5,12 +5,12 @@ Rules: each change costs what it changes, whatever the size of the mesh; whoever
 Does not belong here: choosing among what was found (see `balancer`), deciding (see `outbound`, `inbound`, `rbac`).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from netwarren.mesh.model import CidrAddress, NamespacedName, NetworkAddress, Policy, Service, Workload
-from netwarren.mesh.state.dump import plain_policy, plain_service, plain_workload
+from netwarren.mesh.state.dump import plain_endpoint, plain_policy, plain_service, plain_workload
 from netwarren.mesh.state.local_config import Config
 from netwarren.mesh.state.rbac import ConnectionFacts, PolicySet, Verdict, authorize
 from netwarren.mesh.state.residents import Residents
@@ -61,7 +61,8 @@ class State:
         # Of each namespace, and of all, the policies that apply to whatever is in it.
         self._scoped: dict[str, dict[NamespacedName, Policy]] = {}
         self._sets: dict[str, PolicySet] = {}
-        self._selected: dict[tuple[NamespacedName, ...], PolicySet] = {}
+        # Of each workload's list of policies those that there are, and the names of those that there are not.
+        self._selected: dict[tuple[NamespacedName, ...], tuple[PolicySet, tuple[NamespacedName, ...]]] = {}
 
     def replace(self, config: Config) -> None:
         """Forgets everything, and knows ``config`` instead."""
@@ -227,6 +228,10 @@ class State:
         """The service that a client in ``namespace`` means by ``hostname`` (see `best`)."""
         return best(self._by_host.get(hostname, {}).values(), namespace, preferred)
 
+    def service_asked_for(self, hostname: str, namespace: str) -> Service | None:
+        """The service that a proxy in ``namespace`` is asked for by ``hostname``, by clients of any namespace."""
+        return _first_choice(self._by_host.get(hostname, {}).values(), namespace)
+
     def services_called(self, hostname: str) -> list[Service]:
         """The services of all namespaces with that hostname."""
         return list(self._by_host.get(hostname, {}).values())
@@ -239,14 +244,19 @@ class State:
         found = best(self._by_vip.get(address, {}).values(), namespace)
         if found is not None or not self._by_cidr:
             return found
-        value, width = int(address.address), address.address.max_prefixlen
         ranks = [
             ((service.namespace == namespace, length, service.canonical), service)
-            for length, values in self._by_cidr.get((address.network, address.address.version), {}).items()
-            for service in values.get(value >> (width - length), {}).values()
+            for length, service in self._ranges_at(address)
             if visible(service, namespace)
         ]
         return max(ranks, key=lambda each: each[0])[1] if ranks else None
+
+    def _ranges_at(self, address: NetworkAddress) -> Iterator[tuple[int, Service]]:
+        """The services with a range that an address is in, each with the range's length."""
+        value, width = int(address.address), address.address.max_prefixlen
+        for length, values in self._by_cidr.get((address.network, address.address.version), {}).items():
+            for service in values.get(value >> (width - length), {}).values():
+                yield length, service
 
     def services_of(self, workload: Workload) -> list[Service]:
         """The services that ``workload`` is an endpoint of, in the order in which it names them."""
@@ -257,11 +267,11 @@ class State:
         key = service.key
         usable = self._usable.get(key)
         if usable is None:
-            wants_all = (
-                service.load_balancer is not None and service.load_balancer.health_policy == "AllowAll"
-            )
+            takes_all = service.takes_all
             members = self._members.get(key, {}).values()
-            usable = tuple([each for each in members if wants_all or each.workload.status == "Healthy"])
+            usable = tuple(
+                [each for each in members if takes_all or service.health_of(each.workload) == "Healthy"]
+            )
             if self._services.get(key) is service:
                 self._usable[key] = usable
         return usable
@@ -275,10 +285,9 @@ class State:
     def endpoint(self, service: Service, uid: str) -> Endpoint | None:
         """The endpoint of ``service`` that the workload ``uid`` is, if it may be used."""
         found = self._members.get(service.key, {}).get(uid)
-        if found is None or found.workload.status == "Healthy":
+        if found is None or service.takes_all or service.health_of(found.workload) == "Healthy":
             return found
-        balancer = service.load_balancer
-        return found if balancer is not None and balancer.health_policy == "AllowAll" else None
+        return None
 
     # --- either -----------------------------------------------------------------------------------
 
@@ -286,11 +295,29 @@ class State:
         """The workload or else the service that an address means to a client in ``namespace``."""
         return self.workload_at(address) or self.service_at(address, namespace)
 
+    def all_at(self, address: NetworkAddress) -> list[Found]:
+        """All that an address may mean, to clients of any namespace: the workload, or else every service."""
+        workload = self.workload_at(address)
+        if workload is not None:
+            return [workload]
+        ranges = (service for _, service in self._ranges_at(address))
+        return [*self._by_vip.get(address, {}).values(), *ranges]
+
     def find(self, destination: NetworkAddress | NamespacedName, namespace: str) -> Found | None:
         """What a waypoint or gateway refers to: a hostname is first a service's, then a workload's."""
         if isinstance(destination, NetworkAddress):
             return self.find_address(destination, namespace)
-        return self._services.get(destination) or self.workload_named(destination.name, destination.namespace)
+        return self._named_so(destination)
+
+    def all_meant(self, destination: NetworkAddress | NamespacedName) -> list[Found]:
+        """All that a waypoint or gateway may refer to, for clients of any namespace (see `find`)."""
+        if isinstance(destination, NetworkAddress):
+            return self.all_at(destination)
+        found = self._named_so(destination)
+        return [] if found is None else [found]
+
+    def _named_so(self, name: NamespacedName) -> Found | None:
+        return self._services.get(name) or self.workload_named(name.name, name.namespace)
 
     # --- policies ---------------------------------------------------------------------------------
 
@@ -314,14 +341,23 @@ class State:
         sets = [
             self._sets[where] for where in dict.fromkeys((workload.namespace, GLOBAL)) if where in self._sets
         ]
-        selecting = workload.authorization_policies
-        if selecting:
-            chosen = self._selected.get(selecting)
-            if chosen is None:
-                chosen = PolicySet.of(self._policies[key] for key in selecting if key in self._policies)
-                self._selected[selecting] = chosen
+        unknown: tuple[NamespacedName, ...] = ()
+        if workload.authorization_policies:
+            chosen, unknown = self._selecting(workload.authorization_policies)
             sets.append(chosen)
-        return authorize(sets, facts)
+        verdict = authorize(sets, facts)
+        return replace(verdict, unknown=unknown) if unknown else verdict
+
+    def _selecting(self, keys: tuple[NamespacedName, ...]) -> tuple[PolicySet, tuple[NamespacedName, ...]]:
+        """The policies that a workload names, and those of its names that are no policy's."""
+        found = self._selected.get(keys)
+        if found is None:
+            found = (
+                PolicySet.of(self._policies[key] for key in keys if key in self._policies),
+                tuple([key for key in keys if key not in self._policies]),
+            )
+            self._selected[keys] = found
+        return found
 
     # --- written out ------------------------------------------------------------------------------
 
@@ -330,14 +366,20 @@ class State:
         services = []
         for _, service in sorted(self._services.items()):
             plain = plain_service(service)
-            plain["endpoints"] = _plain_endpoints(self.endpoints(service))
+            plain["endpoints"] = {
+                each.workload.uid: plain_endpoint(each.workload, each.ports, service.health_of(each.workload))
+                for each in self.endpoints(service)
+            }
             services.append(plain)
         return {
             "workloads": [plain_workload(each) for _, each in sorted(self._workloads.items())],
             "services": services,
             "policies": [plain_policy(each) for _, each in sorted(self._policies.items())],
             "stagedServices": {
-                str(key): _plain_endpoints(members.values())
+                str(key): {
+                    uid: plain_endpoint(each.workload, each.ports, each.workload.status)
+                    for uid, each in members.items()
+                }
                 for key, members in sorted(self._members.items())
                 if key not in self._services
             },
@@ -354,12 +396,16 @@ def best(services: Iterable[Service], namespace: str, preferred: str | None = No
 
     The one in its namespace, else a canonical one, else the one in the ``preferred`` namespace, else the first.
     """
+    return _first_choice((each for each in services if visible(each, namespace)), namespace, preferred)
+
+
+def _first_choice(
+    services: Iterable[Service], namespace: str, preferred: str | None = None
+) -> Service | None:
     first = canonical = in_preferred = None
     for service in services:
         if service.namespace == namespace:
             return service
-        if not visible(service, namespace):
-            continue
         first = first or service
         if service.canonical:
             canonical = canonical or service
@@ -406,14 +452,3 @@ def _drop(index: dict[Any, dict[Any, Any]], outer: object, inner: object) -> Non
         place.pop(inner, None)
         if not place:
             del index[outer]
-
-
-def _plain_endpoints(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    return {
-        each.workload.uid: {
-            "workloadUid": each.workload.uid,
-            "port": {str(port): target for port, target in each.ports.items()},
-            "status": each.workload.status,
-        }
-        for each in endpoints
-    }
