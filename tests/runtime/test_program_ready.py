@@ -1,8 +1,10 @@
 """``popen(ready=...)`` and `Program.wait_ready`: back once the program can be used, or with what was seen last."""
 
 import asyncio
+import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -11,6 +13,7 @@ import pytest
 from netwarren import Cluster, Pod, Program, all_of, http, log, port
 from netwarren.errors import ConfigurationError, ProgramError
 from netwarren.kernel.sockdiag import SocketInfo
+from netwarren.runtime.ready import Probe
 from tests.runtime.conftest import eventually
 
 SERVER = """
@@ -93,6 +96,72 @@ def test_a_port_that_another_program_has_does_not_count(pod: Pod) -> None:
     first = pod.popen(server(), ready=port(80))
     with pytest.raises(ProgramError, match=f"80/tcp is held by process {first.pid}"):
         pod.popen(["sleep", "1000"], ready=port(80), ready_timeout=0.05)
+
+
+@pytest.mark.parametrize("ready", [port(80), http("/good"), http("/good", address="127.0.0.1")], ids=str)
+def test_a_program_that_found_its_port_taken_is_told_with_what_it_wrote(pod: Pod, ready: Probe) -> None:
+    first = pod.popen(server(), ready=port(80))
+    with pytest.raises(ProgramError, match="has exited 1 too early") as raised:
+        pod.popen(server(), ready=ready, ready_timeout=60)
+    assert "Address already in use" in raised.value.output
+    assert raised.value.returncode == 1
+    assert first.state == "running"
+
+
+def test_a_udp_port_that_is_taken_is_told_too(pod: Pod) -> None:
+    pod.popen(python(UDP), ready=port(53, "udp"))
+    with pytest.raises(ProgramError, match="has exited 1 too early"):
+        pod.popen(python(UDP), ready=port(53, "udp"), ready_timeout=60)
+
+
+def test_a_function_that_holds_does_not_hold_for_a_program_that_failed(pod: Pod) -> None:
+    program = pod.popen(["/bin/sh", "-c", "echo no such option; exit 1"])
+    assert program.wait(30) == 1
+    with pytest.raises(ProgramError, match="last seen: that, but of a program that has ended"):
+        program.wait_ready(lambda: True)
+
+
+def test_a_line_of_a_program_that_failed_does_not_count(pod: Pod) -> None:
+    program = pod.popen(["/bin/sh", "-c", "echo up; exit 1"])
+    assert program.wait(30) == 1
+    with pytest.raises(ProgramError, match="has exited 1 too early"):
+        program.wait_ready(log("up"))
+
+
+def test_a_port_that_code_in_the_pod_has_does_not_count(pod: Pod) -> None:
+    def listen(ready: Callable[[], None], stop: threading.Event) -> None:
+        with socket.create_server(("", 80)):
+            ready()
+            stop.wait()
+
+    pod.start(listen)
+    for probe in (port(80), http()):
+        with pytest.raises(
+            ProgramError, match="80/tcp is held by this process itself, which this program did"
+        ):
+            pod.popen(["sleep", "1000"], ready=probe, ready_timeout=0.05)
+
+
+@pytest.mark.parametrize("ended", ["true", "(setsid sleep 1000 &)"])
+def test_a_port_that_another_has_does_not_count_for_one_that_went_to_the_background(
+    pod: Pod, ended: str
+) -> None:
+    first = pod.popen(server(), ready=port(80))
+    program = pod.popen(["/bin/sh", "-c", ended], may_exit=True)
+    assert program.wait(30) == 0
+    with pytest.raises(ProgramError, match=f"80/tcp is held by process {first.pid}.*it is exited 0"):
+        program.wait_ready(port(80), 0.05)
+
+
+def test_the_daemon_of_another_program_does_not_count(pod: Pod) -> None:
+    daemon = ["/bin/sh", "-c", '(setsid "$0" -c "$1" & )', sys.executable, SERVER]
+    pod.popen(daemon, ready=port(80), may_exit=True).wait(30)
+    # What is later than the daemon by the kernel's clock, which ticks a hundred times a second.
+    ticks = os.sysconf("SC_CLK_TCK")
+    begin = int(time.clock_gettime(time.CLOCK_BOOTTIME) * ticks)
+    eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) * ticks > begin + 1)
+    with pytest.raises(ProgramError, match="80/tcp is held by process"):
+        pod.popen(["true"], ready=port(80), ready_timeout=0.05, may_exit=True)
 
 
 def test_a_port_that_a_child_of_the_program_has_counts(pod: Pod) -> None:
@@ -214,7 +283,7 @@ def test_a_program_that_goes_to_the_background_says_what_to_do(pod: Pod) -> None
 
 def test_a_daemon_may_be_waited_for(pod: Pod) -> None:
     command = ["/bin/sh", "-c", '(setsid "$0" -c "$1" & )', sys.executable, SERVER]
-    program = pod.popen(command, ready=http("/good"), may_exit=True)
+    program = pod.popen(command, ready=all_of(port(80), http("/good")), may_exit=True)
     assert program.wait(30) == 0
 
 
@@ -241,8 +310,6 @@ def test_what_is_no_probe_is_refused(pod: Pod) -> None:
 
 
 def test_a_thread_in_the_hosts_network_can_wait_as_well(cluster: Cluster, pod: Pod) -> None:
-    import threading
-
     program = pod.popen(server())
     thread = threading.Thread(target=program.wait_ready, args=(all_of(http("/good"), lambda: True),))
     thread.start()
@@ -251,8 +318,6 @@ def test_a_thread_in_the_hosts_network_can_wait_as_well(cluster: Cluster, pod: P
 
 
 def test_the_end_of_the_pod_ends_the_waiting(cluster: Cluster, pod: Pod) -> None:
-    import threading
-
     program = pod.popen(["sleep", "1000"])
     failures: list[BaseException] = []
 

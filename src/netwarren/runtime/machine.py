@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from netwarren.errors import ClosedError
 from netwarren.kernel import process
+from netwarren.kernel.address import IPAddress
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import contents, ferry, spawning, standing, tasks, warden
 from netwarren.runtime.background import READY_SECONDS, Background
@@ -188,6 +189,10 @@ class Machine:
 
     def _own_addresses(self) -> Sequence[str]:
         return ()
+
+    def _has(self, address: IPAddress) -> bool:
+        """Whether what is sent to ``address`` in here stays in here."""
+        return address.is_loopback or str(address) in self._own_addresses()
 
     # --- sockets ---
 

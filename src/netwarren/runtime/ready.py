@@ -7,10 +7,11 @@ Does not belong here: what a program does once it is ready.
 
 import inspect
 import ipaddress
+import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,12 +70,15 @@ class Port(Probe):
     def look(self, program: "Program") -> NotYet | None:
         """As `Probe.look`."""
         found = self.sockets(program)
-        if not found:
-            return NotYet(f"nothing listens on {self._name()}")
+        return self.taken(program, found) if found else NotYet(f"nothing listens on {self._name()}")
+
+    def taken(self, program: "Program", found: Iterable[SocketInfo]) -> NotYet | None:
+        """What to say where it is others that have the sockets ``found``."""
         holder = _held_elsewhere(program, {each.inode for each in found})
-        if holder:
-            return NotYet(f"{self._name()} is held by process {holder}, which this program did not start")
-        return None
+        if not holder:
+            return None
+        who = "this process itself" if holder == os.getpid() else f"process {holder}"
+        return NotYet(f"{self._name()} is held by {who}, which this program did not start")
 
     def sockets(self, program: "Program") -> list[SocketInfo]:
         """The sockets in the program's namespace that it is about."""
@@ -131,12 +135,13 @@ class Http(Probe):
         """As `Probe.look`."""
         from http.client import HTTPConnection, HTTPException  # which few programs need, and takes long
 
-        address = self.port.address
+        address, found = self.port.address, self.port.sockets(program)
         if address is None:
-            found = self.port.sockets(program)
             if not found:
                 return NotYet(f"connection refused: nothing listens on port {self.port.number}")
             address = reachable(found[0])
+        if program._machine._has(address) and (taken := self.port.taken(program, found)) is not None:
+            return taken
         connection = HTTPConnection(str(address), self.port.number)
         try:
             connection.sock = program._machine.socket(
@@ -221,7 +226,7 @@ def log(pattern: "str | re.Pattern[str]") -> Log:
 def http(
     path: str = "/", *, port: int = 80, status: int = 200, address: str | None = None, timeout: float = 1.0
 ) -> Http:
-    """A probe: an HTTP GET of ``path`` from inside the pod is answered with ``status``.
+    """A probe: an HTTP GET of ``path`` from inside the pod is answered with ``status``, by the program (see `port`).
 
     It goes to ``address``, or else to where the listening socket is bound (loopback, if it is bound to all);
     each try has ``timeout`` seconds for the connection and for each read, as in a Kubernetes `httpGet` probe.
@@ -262,8 +267,19 @@ def wait(program: "Program", ready: Ready, seconds: float, given_up: Callable[[]
     deadline = time.monotonic() + seconds
     missed = f"is not ready within {seconds:g} s"
     for probe in _one_by_one(as_probe(ready)):
-        look = partial(probe.look, program)
+        look = partial(_look, probe, program)
         until(program, look, deadline, missed, str(probe), by_output=probe.by_output, given_up=given_up)
+
+
+def _look(probe: Probe, program: "Program") -> NotYet | None:
+    """`Probe.look`, of which nothing holds for a program that is not there to be used any more."""
+    seen = probe.look(program)
+    if seen is None and probe.by_output:
+        # A line is the program's own. One that ends well after it is for `Program._untold`.
+        lost = program._process.poll() not in (None, 0) and not program._may_exit
+    else:
+        lost = program._has_failed()
+    return NotYet("that, but of a program that has ended") if seen is None and lost else seen
 
 
 def _one_by_one(probe: Probe) -> Iterator[Probe]:
@@ -330,17 +346,23 @@ def reachable(found: SocketInfo) -> IPAddress:
 
 
 def _held_elsewhere(program: "Program", inodes: set[int]) -> int:
-    """The process that has one of these sockets, where the program and what it started have none; else 0."""
-    if program._process.poll() is not None:
-        return 0  # a daemon has left its tree
+    """The process that has one of these sockets, where none of the program's has; 0 where one has, or nobody tells."""
     mine = program.pids
     held, complete = process_tree.socket_inodes(mine)
     if held & inodes or not complete:
         return 0
-    for pid in process.standing_in({program._machine.inode}):
-        if pid not in mine and process_tree.socket_inodes([pid])[0] & inodes:
-            return pid
-    return 0
+    standing = [os.getpid(), *process.standing_in({program._machine.inode})]
+    holders = [pid for pid in standing if pid not in mine and process_tree.socket_inodes([pid])[0] & inodes]
+    if program._process.poll() is not None and any(_may_be_daemon(program, holders)):
+        return 0
+    return holders[0] if holders else 0
+
+
+def _may_be_daemon(program: "Program", pids: Iterable[int]) -> Iterator[bool]:
+    """Of each process, whether the program may have left it behind: a daemon has left its tree."""
+    table = process_tree.everybody()
+    others = {each.pid for other in program._machine.programs for each in other._tree.members(table)}
+    return (pid in table and pid not in others and table[pid].start >= program._tree.began for pid in pids)
 
 
 def _takes_one(function: Callable[..., Any]) -> bool:
