@@ -13,7 +13,7 @@ import pytest
 from netwarren import Cluster, Pod, Program, all_of, http, log, port
 from netwarren.errors import ConfigurationError, ProgramError
 from netwarren.kernel.sockdiag import SocketInfo
-from netwarren.runtime.ready import Probe
+from netwarren.runtime.ready import NotYet, Probe, until
 from tests.runtime.conftest import eventually
 
 SERVER = """
@@ -219,6 +219,56 @@ def test_a_server_that_accepts_and_does_not_answer_is_told(pod: Pod) -> None:
     script = "import socket, signal; s = socket.create_server(('', 80)); signal.pause()"
     with pytest.raises(ProgramError, match="last seen: timed out"):
         pod.popen(python(script), ready=http(timeout=0.05), ready_timeout=1)
+
+
+TRICKLE = """
+import socket, sys, time
+server = socket.create_server(("", 80))
+while True:
+    client, _address = server.accept()
+    try:
+        client.sendall(b"HTTP/1.1 200 OK\\r\\nX: ")
+        while True:
+            client.sendall(b"y")
+            time.sleep(0.05)
+    except OSError:
+        pass
+"""
+
+
+def test_a_server_that_answers_without_end_has_the_time_of_one_try(pod: Pod) -> None:
+    program = pod.popen(python(TRICKLE), ready=port(80))
+    begin = time.monotonic()
+    seen = http(timeout=0.2).look(program)
+    assert time.monotonic() - begin < 5
+    assert seen is not None
+    assert seen.seen == "timed out"
+
+
+@pytest.mark.parametrize(
+    "script", [TRICKLE, "import socket, signal; s = socket.create_server(('', 80)); signal.pause()"]
+)
+def test_a_try_ends_with_the_wait_for_readiness(pod: Pod, script: str) -> None:
+    program = pod.popen(python(script), ready=port(80))
+    begin = time.monotonic()
+    with pytest.raises(ProgramError, match=r"is not ready within 0\.1 s: .*last seen: timed out"):
+        program.wait_ready(http(timeout=60), 0.1)
+    assert time.monotonic() - begin < 30
+
+
+def test_a_try_that_had_no_time_does_not_hide_what_was_seen_before(pod: Pod) -> None:
+    seen = iter([NotYet("status 503"), NotYet("timed out", in_haste=True)])
+    program = pod.popen(["sleep", "1000"])
+    with pytest.raises(ProgramError, match="last seen: status 503"):
+        until(
+            program,
+            lambda: next(seen),
+            time.monotonic() + 0.001,
+            "is late",
+            "something",
+            by_output=False,
+            given_up=lambda: False,
+        )
 
 
 @pytest.mark.usefixtures("_netwarren_sandbox")

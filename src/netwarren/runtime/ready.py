@@ -7,6 +7,7 @@ Does not belong here: what a program does once it is ready.
 
 import inspect
 import ipaddress
+import math
 import os
 import re
 import socket
@@ -35,10 +36,14 @@ _PROTOCOLS = ("tcp", "udp")
 
 @dataclass(frozen=True)
 class NotYet:
-    """What a look has ``seen`` instead of readiness; ``cause`` is the exception where one told."""
+    """What a look has ``seen`` instead of readiness; ``cause`` is the exception where one told.
+
+    ``in_haste``: there was less time than the look should have, so that what was seen before says more.
+    """
 
     seen: str
     cause: Exception | None = None
+    in_haste: bool = False
 
 
 class Probe:
@@ -47,8 +52,8 @@ class Probe:
     by_output = False
     """Whether only new output can change what a look sees."""
 
-    def look(self, program: "Program") -> NotYet | None:
-        """None if it holds."""
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
+        """None if it holds; ``seconds`` are left to find out."""
         raise NotImplementedError
 
 
@@ -67,7 +72,7 @@ class Port(Probe):
         on = f" of {self.address}" if self.address is not None else ""
         return f"{self.number}/{self.protocol}{on}"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
         found = self.sockets(program)
         return self.taken(program, found) if found else NotYet(f"nothing listens on {self._name()}")
@@ -114,7 +119,7 @@ class Log(Probe):
     def __str__(self) -> str:
         return f"a line of output that matches {self.pattern.pattern!r}"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
         return None if self.pattern.search(program._text_of_run()) else NotYet("no such line")
 
@@ -131,10 +136,8 @@ class Http(Probe):
     def __str__(self) -> str:
         return f"GET {self.path} on port {self.port.number} to answer {self.status}"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
-        from http.client import HTTPConnection, HTTPException  # which few programs need, and takes long
-
         address, found = self.port.address, self.port.sockets(program)
         if address is None:
             if not found:
@@ -142,19 +145,13 @@ class Http(Probe):
             address = reachable(found[0])
         if program._machine._has(address) and (taken := self.port.taken(program, found)) is not None:
             return taken
-        connection = HTTPConnection(str(address), self.port.number)
+        from netwarren.runtime import http_get
+
         try:
-            connection.sock = program._machine.socket(
-                socket.AF_INET if address.version == 4 else socket.AF_INET6
-            )
-            connection.sock.settimeout(self.timeout)
-            connection.sock.connect((str(address), self.port.number))
-            connection.request("GET", self.path, headers={"Connection": "close"})
-            status = connection.getresponse().status
-        except (OSError, HTTPException) as error:
-            return NotYet(str(error) or type(error).__name__, error)
-        finally:
-            connection.close()
+            asking = program._machine.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+            status = http_get.status(asking, address, self.port.number, self.path, min(self.timeout, seconds))
+        except http_get.FAILURES as error:
+            return NotYet(str(error) or type(error).__name__, error, in_haste=seconds < self.timeout)
         return None if status == self.status else NotYet(f"status {status}")
 
 
@@ -167,7 +164,7 @@ class Call(Probe):
     def __str__(self) -> str:
         return f"{getattr(self.function, '__name__', repr(self.function))}() to be true"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
         arguments = (program,) if _takes_one(self.function) else ()
         try:
@@ -186,9 +183,9 @@ class AllOf(Probe):
     def __str__(self) -> str:
         return " and ".join(map(str, self.probes))
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
-        return next((seen for each in self.probes if (seen := each.look(program)) is not None), None)
+        return next((seen for each in self.probes if (seen := each.look(program, seconds)) is not None), None)
 
 
 Ready = Probe | Callable[..., object]
@@ -229,7 +226,8 @@ def http(
     """A probe: an HTTP GET of ``path`` from inside the pod is answered with ``status``, by the program (see `port`).
 
     It goes to ``address``, or else to where the listening socket is bound (loopback, if it is bound to all);
-    each try has ``timeout`` seconds for the connection and for each read, as in a Kubernetes `httpGet` probe.
+    each try has ``timeout`` seconds, from the connection to the end of the headers, as in a Kubernetes `httpGet`
+    probe, and no longer than the wait for readiness.
     Raises `ConfigurationError` where that is no port or address.
     """
     return Http(path, globals()["port"](port, address=address), status, timeout)
@@ -267,13 +265,13 @@ def wait(program: "Program", ready: Ready, seconds: float, given_up: Callable[[]
     deadline = time.monotonic() + seconds
     missed = f"is not ready within {seconds:g} s"
     for probe in _one_by_one(as_probe(ready)):
-        look = partial(_look, probe, program)
+        look = partial(_look, probe, program, deadline)
         until(program, look, deadline, missed, str(probe), by_output=probe.by_output, given_up=given_up)
 
 
-def _look(probe: Probe, program: "Program") -> NotYet | None:
+def _look(probe: Probe, program: "Program", deadline: float) -> NotYet | None:
     """`Probe.look`, of which nothing holds for a program that is not there to be used any more."""
-    seen = probe.look(program)
+    seen = probe.look(program, max(deadline - time.monotonic(), _FIRST_PAUSE))
     if seen is None and probe.by_output:
         # A line is the program's own. One that ends well after it is for `Program._untold`.
         lost = program._process.poll() not in (None, 0) and not program._may_exit
@@ -306,6 +304,7 @@ def until(
     ``waited`` for. Raises it, too, at the next step where ``given_up`` says that the caller is not there any more.
     """
     pause = _FIRST_PAUSE
+    last: NotYet | None = None
     while True:
         news = program._news.count
         ended = program._has_failed()  # before the look, which then sees all that it wrote
@@ -317,12 +316,14 @@ def until(
             seen = NotYet("its pod is gone", error)
         if not isinstance(seen, NotYet):
             return seen
-        told = f"waited for {waited}; last seen: {seen.seen}"
+        if last is None or not seen.in_haste:
+            last = seen
+        told = f"waited for {waited}; last seen: {last.seen}"
         if ended:
             raise program._error(f"{program._past()} too early: {told}{_daemon_hint(program)}")
         left = deadline - time.monotonic()
         if left <= 0 or given_up():
-            raise program._error(f"{missed}: {told}; it is {program._condition()}") from seen.cause
+            raise program._error(f"{missed}: {told}; it is {program._condition()}") from last.cause
         pause = min(pause * 1.5, _LONGEST_PAUSE)
         if by_output:
             program._news.wait(news, min(_LONGEST_PAUSE, left))
