@@ -34,7 +34,7 @@ def start(
     here = _as_here(options)
     on = ferry.main if processes is None else processes.ferry
     try:
-        return on.call(lambda: _start(namespace, command, options, view, processes, here))
+        return on.call(lambda: _start(namespace, command, where, options, view, processes, here))
     except KernelError as error:
         raise ProgramError(where, command, f"cannot be started: {_not_seen(error, view)}") from error
     except OSError as error:
@@ -61,12 +61,16 @@ def _as_here(options: dict[str, Any]) -> str:
 def _start(
     namespace: Namespace,
     command: tuple[str, ...],
+    where: str,
     options: dict[str, Any],
     view: View | None,
     processes: PidNamespace | None,
     here: str,
 ) -> "subprocess.Popen[Any]":
-    warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
+    try:
+        warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
+    except KernelError as error:
+        raise ProgramError(where, command, f"cannot be started: {error}") from error
     parent = os.getpid()
     if view is not None:
         with view.entered():
