@@ -221,8 +221,9 @@ class Program:
         """Wait for output that matches a regular expression, and return the match.
 
         Looks at what it has written since its start, too; ``^`` and ``$`` are those of each line. Raises
-        `ProgramError` where there is none after ``timeout`` seconds, and where the program ends before;
-        `ConfigurationError` where that is no regular expression.
+        `ProgramError` where there is none after ``timeout`` seconds, and where the program ends before, unless it
+        may (``may_exit``) and what it left in the background can still write; `ConfigurationError` where that is no
+        regular expression.
         """
         return self._wait_for_output(pattern, timeout, _never)
 
@@ -389,6 +390,11 @@ class Program:
         """Whether it has ended, not counting one that goes to the background with permission."""
         code = self._process.poll()
         return code is not None and not (code == 0 and self._may_exit)
+
+    def _is_silent(self) -> bool:
+        """Whether it has ended, and left nobody who could go on to write for it."""
+        kept = [output for output in (self._output, self._errors) if output is not None]
+        return self._process.poll() is not None and not any(output.drain() for output in kept)
 
     def _condition(self) -> str:
         code = self._process.poll()

@@ -307,7 +307,8 @@ def until(
     last: NotYet | None = None
     while True:
         news = program._news.count
-        ended = program._has_failed()  # before the look, which then sees all that it wrote
+        # Before the look, which then sees all that it wrote.
+        ended = program._has_failed() or (by_output and program._is_silent())
         try:
             seen = look()
         except (NetwarrenError, OSError) as error:
@@ -332,7 +333,7 @@ def until(
 
 
 def _daemon_hint(program: "Program") -> str:
-    if program._process.returncode != 0:
+    if program._process.returncode != 0 or program._may_exit:
         return ""
     return "; if it goes to the background by itself, have it stay in the foreground, or start it with may_exit=True"
 
