@@ -121,7 +121,7 @@ class Log(Probe):
 
     def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
-        return None if self.pattern.search(program._text_of_run()) else NotYet("no such line")
+        return None if program._search(self.pattern) else NotYet("no such line")
 
 
 @dataclass(frozen=True)
