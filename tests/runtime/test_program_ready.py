@@ -1,6 +1,7 @@
 """``popen(ready=...)`` and `Program.wait_ready`: back once the program can be used, or with what was seen last."""
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -294,6 +295,19 @@ def test_a_function_without_parameters_is_one_too(pod: Pod) -> None:
     answers = iter([False, None, 1])
     pod.popen(["sleep", "1000"], ready=lambda: next(answers))
     assert list(answers) == []
+
+
+def test_a_function_that_has_to_be_awaited_is_refused(pod: Pod, recwarn: pytest.WarningsRecorder) -> None:
+    async def asks() -> bool:
+        return False
+
+    with pytest.raises(
+        ConfigurationError, match=r"ready=asks returns something to await.*give a plain function"
+    ):
+        pod.popen(["sleep", "1000"], ready=asks)
+    assert pod.programs[-1].state == "killed by SIGKILL"
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_what_a_function_raised_last_is_told(pod: Pod) -> None:

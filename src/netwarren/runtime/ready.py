@@ -171,6 +171,13 @@ class Call(Probe):
             value = program._machine.run(self.function, *arguments)
         except Exception as error:
             return NotYet(f"{type(error).__name__}: {error}", error)
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()  # else it would warn of not having been awaited
+            raise ConfigurationError(
+                f"ready={getattr(self.function, '__name__', self.function)} returns something to await, which is true at "
+                "once; give a plain function, or await it yourself after popen"
+            )
         return None if value else NotYet(f"it returned {value!r}")
 
 
