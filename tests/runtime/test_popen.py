@@ -1,6 +1,7 @@
 """``pod.popen``: a program in the pod."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -55,6 +56,36 @@ def test_words_may_be_paths(pod: Pod, tmp_path: Path) -> None:
     program = pod.popen([script])
     program.wait(30)
     assert (program.command, program.output) == ((str(script),), "ran\n")
+
+
+@pytest.mark.parametrize("interpreter", ["/no/such/python3", "/bin/sh\r"])
+def test_a_missing_interpreter_is_told_as_such(
+    pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    script = tmp_path / "a-script"
+    script.write_text(f"#! {interpreter} -u\n")
+    script.chmod(0o755)
+    told = re.escape(
+        f"cannot be started: {script} exists, and the interpreter of its first line, {interpreter!r}, does not"
+    )
+    with pytest.raises(ProgramError, match=told):
+        pod.popen([script])
+    with pytest.raises(ProgramError, match=told.replace(re.escape(str(script)), ".*a-script")):
+        pod.popen(["./a-script"], cwd=tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ProgramError, match=told):
+        pod.popen(["a-script"])
+
+
+def test_a_program_that_a_private_directory_hides_is_told_as_such(pod: Pod, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    pod.private_directory(str(tmp_path))
+    with pytest.raises(
+        ProgramError, match="script exists, and what loads it does not, or a private directory hides"
+    ):
+        pod.popen([script])
 
 
 def test_a_missing_program_is_told(pod: Pod) -> None:
