@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from netwarren.errors import KernelError, ProgramError
+from netwarren.errors import ConfigurationError, KernelError, ProgramError
 from netwarren.kernel import netns, process
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry, warden
@@ -46,6 +46,23 @@ def start(
             why = "cannot be started: PID 1 of its PID namespace was killed. Add the pod anew"
             raise ProgramError(where, command, why) from error
         raise ProgramError(where, command, f"cannot be started: {_why(error, command[0], options)}") from None
+
+
+def words(command: Any, *, shell: bool) -> tuple[str, ...]:
+    """``command`` as a tuple of texts; one text is for the ``shell``. Raises `ConfigurationError`."""
+    if isinstance(command, str | bytes) and shell:
+        return (os.fsdecode(command),)
+    if isinstance(command, str | bytes):
+        raise ConfigurationError(
+            f"the command {command!r} is one text, not a list of words; write a list, such as "
+            f"shlex.split({os.fsdecode(command)!r}), or give shell=True"
+        )
+    try:
+        return tuple(map(os.fsdecode, command))
+    except TypeError:
+        raise ConfigurationError(
+            f"the command {command!r} is no list of words, each a text or a path; write it like ['sleep', '1']"
+        ) from None
 
 
 def _as_here(options: dict[str, Any]) -> str:

@@ -242,7 +242,8 @@ class Machine:
         a test fails, unless ``stdout`` or ``stderr`` says otherwise. The program and all it starts here
         are killed with the cluster and with this process. Where it ends and nobody expected that
         (see `Program`), the end of the test, pod or cluster tells; ``may_exit`` says that it may, also that it
-        may leave a daemon behind. Raises `ProgramError` where it cannot be started.
+        may leave a daemon behind. Raises `ProgramError` where it cannot be started, `ConfigurationError` for a
+        command that is no list of words, or with ``shell=True`` a text.
         """
         self.check()
         self._touched = True

@@ -60,7 +60,7 @@ class Program:
         ready: "Ready | None",
         ready_timeout: float,
     ) -> None:
-        self.command = tuple(os.fspath(word) for word in command)
+        self.command = launch.words(command, shell=bool(options.get("shell")))
         self.where = machine.label
         self.restarts = 0
         self._machine = machine
