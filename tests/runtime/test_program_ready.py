@@ -362,6 +362,8 @@ def test_waiting_may_come_later(pod: Pod) -> None:
 def test_what_is_no_probe_is_refused(pod: Pod) -> None:
     wrong: list[Callable[[], object]] = [
         lambda: port(0),
+        lambda: port("80"),  # type: ignore[arg-type]
+        lambda: http(port="80"),  # type: ignore[arg-type]
         lambda: port(80, "sctp"),
         lambda: port(80, address="localhost"),
         lambda: log("("),

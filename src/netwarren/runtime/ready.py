@@ -206,7 +206,7 @@ def port(number: int, protocol: str = "tcp", *, address: str | None = None) -> P
     the socket: it is bound to that address or to all. A socket that a process has which the program did not
     start does not count. Raises `ConfigurationError` where that is no port, protocol or address.
     """
-    if not (0 < number < 65536):
+    if not _is_port(number):
         raise ConfigurationError(f"port({number!r}) is no port; ports are 1 to 65535")
     if protocol not in _PROTOCOLS:
         raise ConfigurationError(f"port({number}, {protocol!r}): the protocol is 'tcp' or 'udp'")
@@ -216,6 +216,10 @@ def port(number: int, protocol: str = "tcp", *, address: str | None = None) -> P
         raise ConfigurationError(
             f"port({number}, address={address!r}): that is no IPv4 or IPv6 address"
         ) from None
+
+
+def _is_port(number: object) -> bool:
+    return isinstance(number, int) and 0 < number < 65536
 
 
 def log(pattern: "str | re.Pattern[str]") -> Log:
