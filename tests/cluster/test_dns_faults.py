@@ -167,6 +167,25 @@ def test_what_was_asked_is_in_the_log_and_in_the_report(cluster: Cluster) -> Non
     assert report.endswith("  client asks A srever: NXDOMAIN")
 
 
+def test_what_upstream_raises_is_in_the_log_and_in_the_report(cluster: Cluster) -> None:
+    def broken(name: str) -> list[str]:
+        if name == "text.example":
+            return ["no address"]
+        raise ValueError(f"nothing is known of {name}")
+
+    cluster.dns.upstream = broken
+    with cluster.add_pod("client"):
+        for name in ("db.example", "text.example"):
+            with pytest.raises(socket.gaierror):
+                socket.gethostbyname(name)
+    mine = {query.name: query for query in cluster.dns.queries}
+    assert mine["db.example"].rcode == "SERVFAIL"
+    assert repr(mine["db.example"].error) == "ValueError('nothing is known of db.example')"
+    assert isinstance(mine["text.example"].error, AddressError)
+    told = "client asks A db.example: SERVFAIL, because upstream raised ValueError('nothing is known of db.example')"
+    assert told in cluster.report()
+
+
 def test_the_log_is_bounded(cluster: Cluster) -> None:
     with cluster.add_pod("client"):
         for _ in range(250):

@@ -34,8 +34,8 @@ class ClusterDNS:
     """The name server of a cluster, as `Cluster.dns`.
 
     ``upstream`` may be set to a callable that gets a name outside the cluster's domain and returns its
-    addresses, or None where there is no such name. It is called on a thread of its own. Without one, there
-    are no names outside.
+    addresses, or None where there is no such name. It is called on a thread of its own; what it raises is
+    SERVFAIL, and kept in `queries`. Without one, there are no names outside.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot], member: Callable[[str | Machine], str]) -> None:
@@ -171,9 +171,11 @@ class ClusterDNS:
         asker = self._askers.get(ipaddress.ip_address(source.removeprefix("::ffff:"))) or Asker(source)
         return decide(question, asker, self._zone, self._faults), asker
 
-    def _log(self, question: Question, asker: Asker, transport: str, decision: Decision) -> None:
-        """Keep what came of a question for `queries`."""
-        self._queries.append(logged(question, asker, transport, decision))
+    def _log(
+        self, question: Question, asker: Asker, transport: str, decision: Decision, error: Exception | None
+    ) -> None:
+        """Keep what came of a question for `queries`, and why, if something was raised."""
+        self._queries.append(logged(question, asker, transport, decision, error))
 
 
 def _is_ttl(value: object) -> bool:
