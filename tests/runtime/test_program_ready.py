@@ -257,6 +257,12 @@ def test_a_try_ends_with_the_wait_for_readiness(pod: Pod, script: str) -> None:
     assert time.monotonic() - begin < 30
 
 
+def test_a_server_that_is_silent_is_told_as_that_even_if_its_time_was_short(pod: Pod) -> None:
+    script = "import socket, signal; s = socket.create_server(('', 80)); signal.pause()"
+    with pytest.raises(ProgramError, match="last seen: timed out"):
+        pod.popen(python(script), ready=http(timeout=60), ready_timeout=3)
+
+
 def test_a_try_that_had_no_time_does_not_hide_what_was_seen_before(pod: Pod) -> None:
     seen = iter([NotYet("status 503"), NotYet("timed out", in_haste=True)])
     program = pod.popen(["sleep", "1000"])

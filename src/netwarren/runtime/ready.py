@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
+_FAIR_TRY = 0.1  # a server that does not answer in this time has something to do with it
 _PROTOCOLS = ("tcp", "udp")
 
 
@@ -151,7 +152,9 @@ class Http(Probe):
             asking = program._machine.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
             status = http_get.status(asking, address, self.port.number, self.path, min(self.timeout, seconds))
         except http_get.FAILURES as error:
-            return NotYet(str(error) or type(error).__name__, error, in_haste=seconds < self.timeout)
+            return NotYet(
+                str(error) or type(error).__name__, error, in_haste=seconds < min(self.timeout, _FAIR_TRY)
+            )
         return None if status == self.status else NotYet(f"status {status}")
 
 
