@@ -99,7 +99,7 @@ def temporary_files() -> list[str]:
     deleted = [
         name for name in opened if name.startswith(tempfile.gettempdir()) and name.endswith("(deleted)")
     ]
-    return deleted + [str(left) for left in Path(tempfile.gettempdir()).glob("netwarren-*")]
+    return deleted + [str(left) for left in Path(tempfile.gettempdir()).glob("netwarren-output-*")]
 
 
 def test_of_a_flood_nothing_is_lost(pod: Pod) -> None:

@@ -55,4 +55,4 @@ class Spill:
 def _unnamed() -> FileIO:
     import tempfile  # which most programs do not need, and takes milliseconds
 
-    return tempfile.TemporaryFile(prefix="netwarren-", buffering=0)
+    return tempfile.TemporaryFile(prefix="netwarren-output-", buffering=0)
