@@ -3,11 +3,13 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
-from netwarren import AddressError, Cluster, ConfigurationError
+from netwarren import AddressError, ClosedError, Cluster, ConfigurationError, UnknownName
 from netwarren.names import Query
 
 
@@ -27,8 +29,9 @@ def test_added_records_resolve_until_they_are_removed(cluster: Cluster) -> None:
 
 
 def test_what_cannot_be_added_is_refused(cluster: Cluster) -> None:
-    dns = cluster.dns
-    for call, error, says in (
+    dns: Any = cluster.dns
+    cluster.add_pod("there")
+    refused: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: dns.add("x", "A", "10.0.0"), AddressError, "'10.0.0' is not"),
         (lambda: dns.add("x", "A"), ConfigurationError, "at least one"),
         (lambda: dns.add("x", "WEB", "1"), ConfigurationError, "not a type"),
@@ -38,10 +41,47 @@ def test_what_cannot_be_added_is_refused(cluster: Cluster) -> None:
         (lambda: dns.fail("BROKEN"), ConfigurationError, "SERVFAIL"),
         (lambda: dns.wrong("10.0.0"), AddressError, "'10.0.0' is not an address"),
         (lambda: dns.wrong(), ConfigurationError, "no address is given"),
-    ):
+        (lambda: dns.add(5, "A", "10.0.0.1"), ConfigurationError, "the name of a record 5 is no text"),
+        (lambda: dns.add("x", 5, "10.0.0.1"), ConfigurationError, "the type of a record 5 is no text"),
+        (lambda: dns.add("x", "A", "10.0.0.1", ttl=1.5), ConfigurationError, r"ttl=1\.5"),
+        (lambda: dns.remove(5), ConfigurationError, "the name of a record 5 is no text"),
+        (lambda: dns.fail(3), ConfigurationError, "rcode 3 is no text"),
+        (lambda: dns.slow("x"), ConfigurationError, "cannot be 'x' seconds late"),
+        (lambda: dns.slow(1, name=5), ConfigurationError, "the pattern of names 5 is no text"),
+        (
+            lambda: dns.slow(1, pod="nobody"),
+            UnknownName,
+            "no pod or node is called 'nobody'; there are: .*there",
+        ),
+        (lambda: dns.silent(pod=3), UnknownName, "no pod or node is called 3"),
+        (lambda: dns.fail(pod="tere"), UnknownName, "'tere'"),
+        (lambda: dns.wrong("10.0.0.1", pod="tere"), UnknownName, "'tere'"),
+    ]
+    for call, error, says in refused:
         with pytest.raises(error, match=says):
             call()
     assert repr(dns) == "<ClusterDNS: 0 records added, 0 faults, 0 queries>"
+
+
+def test_a_fault_is_for_whoever_is_there_by_name_or_handle(cluster: Cluster) -> None:
+    pod = cluster.add_pod("pod", "node-a")
+    for whose in (
+        pod,
+        "pod",
+        pod.node,
+        "node-a",
+        "node-b",
+        cluster.root,
+        "root",
+        None,
+    ):  # node-b is not built yet
+        with cluster.dns.silent(pod=whose):
+            pass
+    pod.remove()
+    with pytest.raises(ClosedError, match="was removed"):
+        cluster.dns.silent(pod=pod)
+    with Cluster() as other, pytest.raises(ClosedError, match="use the cluster it was made by"):
+        cluster.dns.silent(pod=other.node("node-a"))
 
 
 def test_a_text_is_one_string_with_its_spaces(cluster: Cluster) -> None:
@@ -125,6 +165,25 @@ def test_what_was_asked_is_in_the_log_and_in_the_report(cluster: Cluster) -> Non
     report = cluster.report()
     assert f"  client asks A server: {server.ip}\n" in report
     assert report.endswith("  client asks A srever: NXDOMAIN")
+
+
+def test_what_upstream_raises_is_in_the_log_and_in_the_report(cluster: Cluster) -> None:
+    def broken(name: str) -> list[str]:
+        if name == "text.example":
+            return ["no address"]
+        raise ValueError(f"nothing is known of {name}")
+
+    cluster.dns.upstream = broken
+    with cluster.add_pod("client"):
+        for name in ("db.example", "text.example"):
+            with pytest.raises(socket.gaierror):
+                socket.gethostbyname(name)
+    mine = {query.name: query for query in cluster.dns.queries}
+    assert mine["db.example"].rcode == "SERVFAIL"
+    assert repr(mine["db.example"].error) == "ValueError('nothing is known of db.example')"
+    assert isinstance(mine["text.example"].error, AddressError)
+    told = "client asks A db.example: SERVFAIL, because upstream raised ValueError('nothing is known of db.example')"
+    assert told in cluster.report()
 
 
 def test_the_log_is_bounded(cluster: Cluster) -> None:

@@ -1,16 +1,18 @@
 """``pod.popen``: a program in the pod."""
 
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netwarren import ClosedError, Cluster, Pod
-from netwarren.errors import ProgramError
+from netwarren.errors import ConfigurationError, ProgramError
 from tests.runtime.conftest import eventually, where
 
 PRINT = [sys.executable, "-c", "import os; print(os.stat('/proc/self/ns/net').st_ino)"]
@@ -55,6 +57,62 @@ def test_words_may_be_paths(pod: Pod, tmp_path: Path) -> None:
     program = pod.popen([script])
     program.wait(30)
     assert (program.command, program.output) == ((str(script),), "ran\n")
+
+
+def test_a_text_is_a_command_for_the_shell_only(pod: Pod) -> None:
+    for text in ("echo 'one two'", b"echo 'one two'"):
+        with pytest.raises(
+            ConfigurationError, match=r"write a list, such as shlex\.split\(.*or give shell=True"
+        ):
+            pod.popen(text)  # type: ignore[arg-type]
+        assert pod.check_output(text, shell=True) == "one two\n"  # type: ignore[arg-type]
+    assert pod.check_output(["echo $0 $1", "zero", "one"], shell=True) == "zero one\n"
+    with pytest.raises(ProgramError, match=r"'exit 3' in pod 'first' has exited 3"):
+        pod.check_output("exit 3", shell=True)
+    with pytest.raises(ConfigurationError, match="is one text, not a list of words"):
+        pod.check_output("echo 'unfinished")
+
+
+@pytest.mark.parametrize("command", [None, 5, ["echo", 5], [["echo"]]])
+def test_what_is_no_command_is_refused(pod: Pod, command: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is no list of words, each a text or a path"):
+        pod.popen(command)
+    assert pod.programs == []
+
+
+def test_words_may_be_bytes(pod: Pod) -> None:
+    with pytest.raises(ProgramError, match="false x in pod 'first' has exited 1"):
+        pod.check_output([b"false", b"x"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("interpreter", ["/no/such/python3", "/bin/sh\r"])
+def test_a_missing_interpreter_is_told_as_such(
+    pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    script = tmp_path / "a-script"
+    script.write_text(f"#! {interpreter} -u\n")
+    script.chmod(0o755)
+    told = re.escape(
+        f"cannot be started: {script} exists, and the interpreter of its first line, {interpreter!r}, does not"
+    )
+    with pytest.raises(ProgramError, match=told):
+        pod.popen([script])
+    with pytest.raises(ProgramError, match=told.replace(re.escape(str(script)), ".*a-script")):
+        pod.popen(["./a-script"], cwd=tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ProgramError, match=told):
+        pod.popen(["a-script"])
+
+
+def test_a_program_that_a_private_directory_hides_is_told_as_such(pod: Pod, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    pod.private_directory(str(tmp_path))
+    with pytest.raises(
+        ProgramError, match="script exists, and what loads it does not, or a private directory hides"
+    ):
+        pod.popen([script])
 
 
 def test_a_missing_program_is_told(pod: Pod) -> None:

@@ -1,13 +1,15 @@
 """`Program.wait_for_output` and `Program.streams`: talking with a program."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
-from netwarren import Pod
+from netwarren import Pod, log
 from netwarren.errors import ConfigurationError, ProgramError
 
 TALK = "while read word; do echo got $word; done"
@@ -44,6 +46,34 @@ def test_the_programs_end_is_told_at_once(pod: Pod) -> None:
     with pytest.raises(ProgramError, match="has exited 3 too early") as raised:
         program.wait_for_output("up", timeout=60)
     assert (raised.value.returncode, raised.value.output) == (3, "sorry\n")
+
+
+def test_the_end_of_a_program_that_may_end_is_told_at_once_too(pod: Pod) -> None:
+    program = pod.popen(["echo", "done"], may_exit=True)
+    begin = time.monotonic()
+    for wait in (program.wait_for_output, lambda pattern, timeout: program.wait_ready(log(pattern), timeout)):
+        with pytest.raises(
+            ProgramError, match=r"has exited 0 too early: waited for .*'up'; last seen"
+        ) as raised:
+            wait("up", timeout=60)
+        assert raised.value.output == "done\n"
+        assert "may_exit=True" not in str(raised.value)
+    assert time.monotonic() - begin < 30
+
+
+def test_what_a_daemon_writes_later_counts(pod: Pod) -> None:
+    read, write = os.pipe()
+    script = "exec 3<&0; (setsid sh -c 'read word; echo got it' <&3 &)"
+    program = pod.popen(["/bin/sh", "-c", script], may_exit=True, stdin=read)
+    assert program.wait(30) == 0
+    with pytest.raises(ProgramError, match=r"within 0\.05 s"):
+        program.wait_for_output("got it", timeout=0.05)
+    os.close(read)
+    os.write(write, b"go\n")
+    os.close(write)
+    program.wait_for_output("got it", timeout=30)
+    with pytest.raises(ProgramError, match="has exited 0 too early"):
+        program.wait_for_output("more", timeout=60)
 
 
 def test_what_is_no_regular_expression_is_refused(pod: Pod) -> None:

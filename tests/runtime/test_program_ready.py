@@ -1,8 +1,11 @@
 """``popen(ready=...)`` and `Program.wait_ready`: back once the program can be used, or with what was seen last."""
 
 import asyncio
+import gc
+import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -11,6 +14,7 @@ import pytest
 from netwarren import Cluster, Pod, Program, all_of, http, log, port
 from netwarren.errors import ConfigurationError, ProgramError
 from netwarren.kernel.sockdiag import SocketInfo
+from netwarren.runtime.ready import NotYet, Probe, until
 from tests.runtime.conftest import eventually
 
 SERVER = """
@@ -95,6 +99,72 @@ def test_a_port_that_another_program_has_does_not_count(pod: Pod) -> None:
         pod.popen(["sleep", "1000"], ready=port(80), ready_timeout=0.05)
 
 
+@pytest.mark.parametrize("ready", [port(80), http("/good"), http("/good", address="127.0.0.1")], ids=str)
+def test_a_program_that_found_its_port_taken_is_told_with_what_it_wrote(pod: Pod, ready: Probe) -> None:
+    first = pod.popen(server(), ready=port(80))
+    with pytest.raises(ProgramError, match="has exited 1 too early") as raised:
+        pod.popen(server(), ready=ready, ready_timeout=60)
+    assert "Address already in use" in raised.value.output
+    assert raised.value.returncode == 1
+    assert first.state == "running"
+
+
+def test_a_udp_port_that_is_taken_is_told_too(pod: Pod) -> None:
+    pod.popen(python(UDP), ready=port(53, "udp"))
+    with pytest.raises(ProgramError, match="has exited 1 too early"):
+        pod.popen(python(UDP), ready=port(53, "udp"), ready_timeout=60)
+
+
+def test_a_function_that_holds_does_not_hold_for_a_program_that_failed(pod: Pod) -> None:
+    program = pod.popen(["/bin/sh", "-c", "echo no such option; exit 1"])
+    assert program.wait(30) == 1
+    with pytest.raises(ProgramError, match="last seen: that, but of a program that has ended"):
+        program.wait_ready(lambda: True)
+
+
+def test_a_line_of_a_program_that_failed_does_not_count(pod: Pod) -> None:
+    program = pod.popen(["/bin/sh", "-c", "echo up; exit 1"])
+    assert program.wait(30) == 1
+    with pytest.raises(ProgramError, match="has exited 1 too early"):
+        program.wait_ready(log("up"))
+
+
+def test_a_port_that_code_in_the_pod_has_does_not_count(pod: Pod) -> None:
+    def listen(ready: Callable[[], None], stop: threading.Event) -> None:
+        with socket.create_server(("", 80)):
+            ready()
+            stop.wait()
+
+    pod.start(listen)
+    for probe in (port(80), http()):
+        with pytest.raises(
+            ProgramError, match="80/tcp is held by this process itself, which this program did"
+        ):
+            pod.popen(["sleep", "1000"], ready=probe, ready_timeout=0.05)
+
+
+@pytest.mark.parametrize("ended", ["true", "(setsid sleep 1000 &)"])
+def test_a_port_that_another_has_does_not_count_for_one_that_went_to_the_background(
+    pod: Pod, ended: str
+) -> None:
+    first = pod.popen(server(), ready=port(80))
+    program = pod.popen(["/bin/sh", "-c", ended], may_exit=True)
+    assert program.wait(30) == 0
+    with pytest.raises(ProgramError, match=f"80/tcp is held by process {first.pid}.*it is exited 0"):
+        program.wait_ready(port(80), 0.05)
+
+
+def test_the_daemon_of_another_program_does_not_count(pod: Pod) -> None:
+    daemon = ["/bin/sh", "-c", '(setsid "$0" -c "$1" & )', sys.executable, SERVER]
+    pod.popen(daemon, ready=port(80), may_exit=True).wait(30)
+    # What is later than the daemon by the kernel's clock, which ticks a hundred times a second.
+    ticks = os.sysconf("SC_CLK_TCK")
+    begin = int(time.clock_gettime(time.CLOCK_BOOTTIME) * ticks)
+    eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) * ticks > begin + 1)
+    with pytest.raises(ProgramError, match="80/tcp is held by process"):
+        pod.popen(["true"], ready=port(80), ready_timeout=0.05, may_exit=True)
+
+
 def test_a_port_that_a_child_of_the_program_has_counts(pod: Pod) -> None:
     pod.popen(["/bin/sh", "-c", 'setsid "$0" -c "$1" & wait', sys.executable, SERVER], ready=port(80))
 
@@ -152,6 +222,65 @@ def test_a_server_that_accepts_and_does_not_answer_is_told(pod: Pod) -> None:
         pod.popen(python(script), ready=http(timeout=0.05), ready_timeout=1)
 
 
+TRICKLE = """
+import socket, sys, time
+server = socket.create_server(("", 80))
+while True:
+    client, _address = server.accept()
+    try:
+        client.sendall(b"HTTP/1.1 200 OK\\r\\nX: ")
+        while True:
+            client.sendall(b"y")
+            time.sleep(0.05)
+    except OSError:
+        pass
+"""
+
+
+def test_a_server_that_answers_without_end_has_the_time_of_one_try(pod: Pod) -> None:
+    program = pod.popen(python(TRICKLE), ready=port(80))
+    begin = time.monotonic()
+    seen = http(timeout=0.2).look(program)
+    assert time.monotonic() - begin < 5
+    assert seen is not None
+    assert seen.seen == "timed out"
+
+
+@pytest.mark.parametrize(
+    "script", [TRICKLE, "import socket, signal; s = socket.create_server(('', 80)); signal.pause()"]
+)
+def test_a_try_ends_with_the_wait_for_readiness(pod: Pod, script: str) -> None:
+    program = pod.popen(python(script), ready=port(80))
+    begin = time.monotonic()
+    with pytest.raises(ProgramError, match=r"is not ready within 0\.1 s: .*last seen: timed out"):
+        program.wait_ready(http(timeout=60), 0.1)
+    assert time.monotonic() - begin < 30
+
+
+def test_only_a_try_that_had_hardly_any_time_was_in_haste(pod: Pod) -> None:
+    script = "import socket, signal; s = socket.create_server(('', 80)); signal.pause()"
+    program = pod.popen(python(script), ready=port(80))
+    for timeout, seconds, in_haste in ((60, 0.2, False), (60, 0.05, True), (0.01, 0.05, False)):
+        seen = http(timeout=timeout).look(program, seconds)
+        assert seen is not None
+        assert (seen.seen, seen.in_haste) == ("timed out", in_haste)
+
+
+def test_a_try_that_had_no_time_does_not_hide_what_was_seen_before(pod: Pod) -> None:
+    seen = iter([NotYet("status 503"), NotYet("timed out", in_haste=True)])
+    program = pod.popen(["sleep", "1000"])
+    with pytest.raises(ProgramError, match="last seen: status 503"):
+        until(
+            program,
+            lambda: next(seen),
+            time.monotonic() + 0.001,
+            "is late",
+            "something",
+            by_output=False,
+            given_up=lambda: False,
+        )
+
+
 @pytest.mark.usefixtures("_netwarren_sandbox")
 def test_http_works_in_a_cluster_of_ipv6() -> None:
     web = [sys.executable, "-m", "http.server", "--bind", "::", "80"]
@@ -175,6 +304,19 @@ def test_a_function_without_parameters_is_one_too(pod: Pod) -> None:
     answers = iter([False, None, 1])
     pod.popen(["sleep", "1000"], ready=lambda: next(answers))
     assert list(answers) == []
+
+
+def test_a_function_that_has_to_be_awaited_is_refused(pod: Pod, recwarn: pytest.WarningsRecorder) -> None:
+    async def asks() -> bool:
+        return False
+
+    with pytest.raises(
+        ConfigurationError, match=r"ready=asks returns something to await.*give a plain function"
+    ):
+        pod.popen(["sleep", "1000"], ready=asks)
+    assert pod.programs[-1].state == "killed by SIGKILL"
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_what_a_function_raised_last_is_told(pod: Pod) -> None:
@@ -214,7 +356,7 @@ def test_a_program_that_goes_to_the_background_says_what_to_do(pod: Pod) -> None
 
 def test_a_daemon_may_be_waited_for(pod: Pod) -> None:
     command = ["/bin/sh", "-c", '(setsid "$0" -c "$1" & )', sys.executable, SERVER]
-    program = pod.popen(command, ready=http("/good"), may_exit=True)
+    program = pod.popen(command, ready=all_of(port(80), http("/good")), may_exit=True)
     assert program.wait(30) == 0
 
 
@@ -229,6 +371,8 @@ def test_waiting_may_come_later(pod: Pod) -> None:
 def test_what_is_no_probe_is_refused(pod: Pod) -> None:
     wrong: list[Callable[[], object]] = [
         lambda: port(0),
+        lambda: port("80"),  # type: ignore[arg-type]
+        lambda: http(port="80"),  # type: ignore[arg-type]
         lambda: port(80, "sctp"),
         lambda: port(80, address="localhost"),
         lambda: log("("),
@@ -241,8 +385,6 @@ def test_what_is_no_probe_is_refused(pod: Pod) -> None:
 
 
 def test_a_thread_in_the_hosts_network_can_wait_as_well(cluster: Cluster, pod: Pod) -> None:
-    import threading
-
     program = pod.popen(server())
     thread = threading.Thread(target=program.wait_ready, args=(all_of(http("/good"), lambda: True),))
     thread.start()
@@ -251,8 +393,6 @@ def test_a_thread_in_the_hosts_network_can_wait_as_well(cluster: Cluster, pod: P
 
 
 def test_the_end_of_the_pod_ends_the_waiting(cluster: Cluster, pod: Pod) -> None:
-    import threading
-
     program = pod.popen(["sleep", "1000"])
     failures: list[BaseException] = []
 

@@ -12,7 +12,7 @@ import subprocess, sys, threading
 from netwarren import Cluster
 cluster = Cluster()
 pod = cluster.add_pod("a")
-program = pod.popen(["/bin/sh", "-c", {shell!r}], stdout=subprocess.PIPE)
+program = pod.popen(["/bin/sh", "-c", {shell!r}], stdout=subprocess.PIPE, stderr=sys.stderr)
 for line in program.stdout:
     print(line.decode().strip(), flush=True)
     break

@@ -120,6 +120,10 @@ def test_what_means_nothing_is_refused_with_a_reason_and_by_its_text(text: str, 
 def test_something_that_is_no_text_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="5432, which is no text"):
         parse_egress([5432])  # type: ignore[list-item]
+    with pytest.raises(
+        ConfigurationError, match="egress=5432 is no text; write a port of the host's loopback"
+    ):
+        parse_egress(5432)  # type: ignore[arg-type]
 
 
 def test_two_ports_of_the_host_with_one_number_are_refused() -> None:

@@ -1,13 +1,14 @@
 """What pods and nodes may be called, and why not."""
 
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netwarren.errors import ConfigurationError, InvalidName
-from netwarren.topology.naming import check_labels, check_name
+from netwarren.topology.naming import check_labels, check_name, check_service_name
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,25 @@ def test_labels_of_kubernetes_are_labels(key: str, value: str) -> None:
 def test_labels_that_kubernetes_refuses_are_refused(key: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match="is none of Kubernetes'"):
         check_labels({key: value})
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        ("app=web", r"labels 'app=web' are no dictionary; write them like \{'app': 'web'\}"),
+        (["app"], r"labels \['app'\] are no dictionary"),
+        ({"app": 1}, "label 'app': 1 is no text; write it like 'web'"),
+        ({1: "web"}, "the label 1 is no text; write it like 'app'"),
+    ],
+)
+def test_what_are_no_labels_is_refused_in_a_sentence(labels: Any, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        check_labels(labels)
+
+
+@pytest.mark.parametrize("name", [5, None, b"web", ["web"]])
+def test_what_is_no_text_is_no_name(name: Any) -> None:
+    with pytest.raises(InvalidName, match="is no text; a name is an RFC 1123 label"):
+        check_name("namespace", name)
+    with pytest.raises(InvalidName, match="is no text; a name is an RFC 1035 label"):
+        check_service_name(name)

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from netwarren.cluster import roots
 from netwarren.cluster.members import Node, Pod, Root
@@ -116,7 +116,7 @@ class Cluster(Serving, Meshing):
         self._services = None
         self._mesh = None
         self._netns_names = NetnsNames()
-        self._name_server = NameServer(self.families, self._snapshot)
+        self._name_server = NameServer(self.families, self._snapshot, self._name_of)
         self.name = name
         if service_range is not None:
             self._make_services(service_range)
@@ -443,6 +443,18 @@ class Cluster(Serving, Meshing):
             raise ClosedError(
                 machine.label, f"is not of cluster {self.name!r}", "use the cluster it was made by"
             )
+
+    def _name_of(self, member: object) -> str:
+        """The name of the root, or a node or pod that is there; raises `UnknownName`, which lists those there are."""
+        with self._lock:
+            if isinstance(member, Machine):
+                if member is not self.root:
+                    self._own(member, {**self._nodes, **self._pods})
+                return member.name
+            known = {"root", *self._declared, *self._nodes, *self._pods}
+            if not isinstance(member, str) or member not in known:
+                raise UnknownName("pod or node", cast(str, member), known)
+            return member
 
     def _make_root(self) -> Root:
         label = f"the root of {self.name}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from netwarren.names import server
+from netwarren.runtime.machine import Machine
 from netwarren.topology.addresses import Family
 
 if TYPE_CHECKING:
@@ -17,11 +18,20 @@ if TYPE_CHECKING:
 
 
 class NameServer:
-    """Answers by what ``snapshot`` tells of the cluster, which is called on the name server's thread."""
+    """Answers by what ``snapshot`` tells of the cluster, which is called on the name server's thread.
 
-    def __init__(self, families: Sequence[Family], snapshot: "Callable[[], Snapshot]") -> None:
+    ``member`` gives the name of a pod, node or root of it, or raises `UnknownName`.
+    """
+
+    def __init__(
+        self,
+        families: Sequence[Family],
+        snapshot: "Callable[[], Snapshot]",
+        member: Callable[[str | Machine], str],
+    ) -> None:
         self._families = families
         self._snapshot = snapshot
+        self._member = member
         self._lock = threading.Lock()
         self._made: ClusterDNS | None = None
         self._listener: server.Listener | None = None
@@ -33,7 +43,7 @@ class NameServer:
             if self._made is None:
                 from netwarren.names import ClusterDNS
 
-                self._made = ClusterDNS(self._snapshot)
+                self._made = ClusterDNS(self._snapshot, self._member)
             return self._made
 
     @property

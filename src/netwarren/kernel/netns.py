@@ -22,7 +22,7 @@ class Namespace:
     is the process that opened it, also in a child forked from there.
     """
 
-    __slots__ = ("fd", "inode", "label", "owner")
+    __slots__ = ("__weakref__", "fd", "inode", "label", "owner")
 
     def __init__(self, fd: int, label: str) -> None:
         self.fd = fd

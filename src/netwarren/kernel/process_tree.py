@@ -84,6 +84,8 @@ class Tree:
         self.pid = pid
         self._inode = inode
         first = look(pid)
+        self.began = first.start if first is not None else 0
+        """When it was started, in clock ticks since the machine's start; 0 where /proc does not show it."""
         self._known = {pid: first.start} if first is not None else {}
 
     def members(self, table: dict[int, Member] | None = None) -> list[Member]:

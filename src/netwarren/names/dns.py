@@ -23,6 +23,7 @@ from netwarren.names.queries import MOST_QUERIES, Query, logged
 from netwarren.names.records import TTL, Record, Zone, plain
 from netwarren.runtime.machine import Machine
 from netwarren.topology.addresses import Address, AddressArgument, parse_address
+from netwarren.topology.naming import check_text
 
 Upstream: TypeAlias = Callable[[str], Sequence[AddressArgument] | None]
 
@@ -33,13 +34,14 @@ class ClusterDNS:
     """The name server of a cluster, as `Cluster.dns`.
 
     ``upstream`` may be set to a callable that gets a name outside the cluster's domain and returns its
-    addresses, or None where there is no such name. It is called on a thread of its own. Without one, there
-    are no names outside.
+    addresses, or None where there is no such name. It is called on a thread of its own; what it raises is
+    SERVFAIL, and kept in `queries`. Without one, there are no names outside.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], member: Callable[[str | Machine], str]) -> None:
         self.upstream: Upstream | None = None
         self._snapshot = snapshot
+        self._member = member
         self._lock = threading.Lock()
         self._added: tuple[Record, ...] = ()
         self._faults: tuple[Fault, ...] = ()
@@ -68,9 +70,10 @@ class ClusterDNS:
 
         if not values:
             raise ConfigurationError(f"no value is given for {type} {name}; give at least one")
-        if not 0 <= ttl <= _LONGEST_TTL:
+        if not _is_ttl(ttl):
             raise ConfigurationError(f"ttl={ttl} is not a time to live; it is 0 to {_LONGEST_TTL} seconds")
-        kind = type.upper()
+        check_text("the name of a record", name, "db.example.com")
+        kind = check_text("the type of a record", type, "A").upper()
         records = [Record(plain(name), kind, _value(kind, str(value)), ttl) for value in values]
         for record in records:
             wire.check(record)
@@ -79,6 +82,7 @@ class ClusterDNS:
 
     def remove(self, name: str, type: str | None = None) -> None:
         """Take back what was added under ``name``, of ``type`` or of all types; again is fine."""
+        check_text("the name of a record", name, "db.example.com")
         with self._lock:
             self._added = tuple(
                 record
@@ -95,17 +99,17 @@ class ClusterDNS:
 
         ``name`` limits a fault to names of that pattern (as of `fnmatch`), whole or as short as they are
         written in a pod; ``pod`` to questions from that pod or node.
-        Raises `ConfigurationError` for a time that is none.
+        Raises `ConfigurationError` for a time or pattern that is none, `UnknownName` where nobody is called so.
         """
-        if not (math.isfinite(seconds) and seconds >= 0):
-            raise ConfigurationError(f"an answer cannot be {seconds} seconds late; give 0 or more")
-        return self._fault(Fault(name, _asker(pod), seconds=seconds))
+        if not _is_time(seconds):
+            raise ConfigurationError(f"an answer cannot be {seconds!r} seconds late; give 0 or more")
+        return self._fault(Fault(*self._whose(name, pod), seconds=seconds))
 
     def silent(
         self, *, name: str | None = None, pod: str | Machine | None = None
     ) -> contextlib.AbstractContextManager[None]:
         """``with cluster.dns.silent():`` nothing is answered until the block ends; limits as in `slow`."""
-        return self._fault(Fault(name, _asker(pod), silent=True))
+        return self._fault(Fault(*self._whose(name, pod), silent=True))
 
     def fail(
         self, rcode: str = "SERVFAIL", *, name: str | None = None, pod: str | Machine | None = None
@@ -115,9 +119,10 @@ class ClusterDNS:
         ``rcode`` is SERVFAIL, NXDOMAIN, REFUSED, NOTIMP, FORMERR, or NOERROR for an answer with nothing in
         it. Raises `ConfigurationError` for others.
         """
-        if rcode.upper() not in RCODES:
+        code = check_text("rcode", rcode, "SERVFAIL").upper()
+        if code not in RCODES:
             raise ConfigurationError(f"rcode {rcode!r} is none of {', '.join(RCODES)}")
-        return self._fault(Fault(name, _asker(pod), rcode=rcode.upper()))
+        return self._fault(Fault(*self._whose(name, pod), rcode=code))
 
     def wrong(
         self, *addresses: AddressArgument, name: str | None = None, pod: str | Machine | None = None
@@ -129,7 +134,13 @@ class ClusterDNS:
         """
         if not addresses:
             raise ConfigurationError("no address is given; give at least one, or use fail('NOERROR')")
-        return self._fault(Fault(name, _asker(pod), addresses=tuple(map(parse_address, addresses))))
+        return self._fault(Fault(*self._whose(name, pod), addresses=tuple(map(parse_address, addresses))))
+
+    def _whose(self, name: str | None, pod: str | Machine | None) -> tuple[str | None, str | None]:
+        """For which names and for whom a fault is; checked now, because one that concerns nobody tests nothing."""
+        if name is not None:
+            check_text("the pattern of names", name, "*.example.com")
+        return name, None if pod is None else self._member(pod)
 
     @contextlib.contextmanager
     def _fault(self, fault: Fault) -> Iterator[None]:
@@ -160,13 +171,19 @@ class ClusterDNS:
         asker = self._askers.get(ipaddress.ip_address(source.removeprefix("::ffff:"))) or Asker(source)
         return decide(question, asker, self._zone, self._faults), asker
 
-    def _log(self, question: Question, asker: Asker, transport: str, decision: Decision) -> None:
-        """Keep what came of a question for `queries`."""
-        self._queries.append(logged(question, asker, transport, decision))
+    def _log(
+        self, question: Question, asker: Asker, transport: str, decision: Decision, error: Exception | None
+    ) -> None:
+        """Keep what came of a question for `queries`, and why, if something was raised."""
+        self._queries.append(logged(question, asker, transport, decision, error))
 
 
-def _asker(pod: str | Machine | None) -> str | None:
-    return pod.name if isinstance(pod, Machine) else pod
+def _is_ttl(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= _LONGEST_TTL
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def _value(type: str, value: str) -> str:

@@ -39,16 +39,26 @@ def _answer(listener: "Listener", request: wire.Request, source: str, transport:
     decision, asker = names._decide(request.question, source)
     longest = _LONGEST if transport == "tcp" else request.payload
 
-    def finish(found: Answer | None) -> None:
-        names._log(request.question, asker, transport, replace(decision, answer=found))
+    def finish(found: Answer | None, error: Exception | None = None) -> None:
+        names._log(request.question, asker, transport, replace(decision, answer=found), error)
         if found is not None:
             listener.after(decision.delay, partial(send, wire.write(request, found, longest)))
 
     if decision.outside and names.upstream is not None:
-        ask = partial(_ask_outside, names.upstream, request, decision)
-        listener.elsewhere(ask, lambda found: finish(found or _REFUSED_TO_SAY))
+        ask = partial(_try_outside, names.upstream, request, decision)
+        listener.elsewhere(ask, lambda found: finish(*(found or (_REFUSED_TO_SAY,))))
     else:
         finish(decision.answer)
+
+
+def _try_outside(
+    upstream: Callable[[str], Sequence[object] | None], request: wire.Request, decision: Decision
+) -> tuple[Answer, Exception | None]:
+    """`_ask_outside`, and what was raised in it, for whoever wrote ``upstream``."""
+    try:
+        return _ask_outside(upstream, request, decision), None
+    except Exception as error:
+        return _REFUSED_TO_SAY, error
 
 
 def _ask_outside(

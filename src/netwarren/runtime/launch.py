@@ -5,18 +5,22 @@ goes wrong is told in words.
 Does not belong here: what a program is afterwards (see `program`), what it sees (see `view`).
 """
 
+import contextlib
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from netwarren.errors import KernelError, ProgramError
+from netwarren.errors import ConfigurationError, KernelError, ProgramError
 from netwarren.kernel import netns, process
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import ferry, warden
 from netwarren.runtime.pid_namespace import PidNamespace
 from netwarren.runtime.view import View
+
+_LONGEST_FIRST_LINE = 256  # BINPRM_BUF_SIZE
 
 
 def start(
@@ -34,14 +38,31 @@ def start(
     here = _as_here(options)
     on = ferry.main if processes is None else processes.ferry
     try:
-        return on.call(lambda: _start(namespace, command, options, view, processes, here))
+        return on.call(lambda: _start(namespace, command, where, options, view, processes, here))
     except KernelError as error:
         raise ProgramError(where, command, f"cannot be started: {_not_seen(error, view)}") from error
     except OSError as error:
         if processes is not None and error.errno == errno.ENOMEM:  # pid_namespaces(7)
             why = "cannot be started: PID 1 of its PID namespace was killed. Add the pod anew"
             raise ProgramError(where, command, why) from error
-        raise ProgramError(where, command, f"cannot be started: {_why(error, command)}") from None
+        raise ProgramError(where, command, f"cannot be started: {_why(error, command[0], options)}") from None
+
+
+def words(command: Any, *, shell: bool) -> tuple[str, ...]:
+    """``command`` as a tuple of texts; one text is for the ``shell``. Raises `ConfigurationError`."""
+    if isinstance(command, str | bytes) and shell:
+        return (os.fsdecode(command),)
+    if isinstance(command, str | bytes):
+        raise ConfigurationError(
+            f"the command {command!r} is one text, not a list of words; write a list, such as "
+            f"shlex.split({os.fsdecode(command)!r}), or give shell=True"
+        )
+    try:
+        return tuple(map(os.fsdecode, command))
+    except TypeError:
+        raise ConfigurationError(
+            f"the command {command!r} is no list of words, each a text or a path; write it like ['sleep', '1']"
+        ) from None
 
 
 def _as_here(options: dict[str, Any]) -> str:
@@ -61,12 +82,16 @@ def _as_here(options: dict[str, Any]) -> str:
 def _start(
     namespace: Namespace,
     command: tuple[str, ...],
+    where: str,
     options: dict[str, Any],
     view: View | None,
     processes: PidNamespace | None,
     here: str,
 ) -> "subprocess.Popen[Any]":
-    warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
+    try:
+        warden.watch(namespace)  # before stepping in: the warden must not stand where it kills
+    except KernelError as error:
+        raise ProgramError(where, command, f"cannot be started: {error}") from error
     parent = os.getpid()
     if view is not None:
         with view.entered():
@@ -101,19 +126,36 @@ def _not_seen(error: KernelError, view: View | None) -> str:
     return f"its view of files is refused: {error}. Start it with view=False to do without"
 
 
-def _why(error: OSError, command: tuple[str, ...]) -> str:
-    program = command[0]
+def _why(error: OSError, program: str, options: dict[str, Any]) -> str:
     if error.filename is not None and os.fspath(error.filename) != program:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, FileNotFoundError) or _in_no_directory(program):
+    file = _file_of(program, options.get("cwd") or "")
+    if file is None:
         place = "does not exist" if "/" in program else f"is not in PATH ({os.environ.get('PATH', '')})"
         return f"{program} {place}"
+    if isinstance(error, FileNotFoundError):
+        return _what_is_missing(file)
     if isinstance(error, PermissionError):
         return f"{program} is not executable for this user"
     return f"{error.strerror} ({program})"
 
 
-def _in_no_directory(program: str) -> bool:
-    """Whether PATH has no file of that name: a directory in it that is closed to us gives EACCES, too."""
-    folders = os.environ.get("PATH", "").split(os.pathsep)
-    return "/" not in program and not any(os.path.exists(os.path.join(each, program)) for each in folders)
+def _file_of(program: str, cwd: str) -> str | None:
+    """The file of that name, in PATH or by its path; the kernel's EACCES may be of a directory in PATH, closed to us."""
+    if "/" in program:
+        found = [os.path.join(cwd, program)]
+    else:
+        found = [os.path.join(each, program) for each in os.environ.get("PATH", "").split(os.pathsep)]
+    return next(filter(os.path.exists, found), None)
+
+
+def _what_is_missing(file: str) -> str:
+    """Of a file that exists and cannot be found by execve(2): what it names itself, or it is hidden in the pod."""
+    first = b""
+    with contextlib.suppress(OSError), open(file, "rb") as script:
+        first = script.readline(_LONGEST_FIRST_LINE)
+    if first.startswith(b"#!"):
+        needed = os.fsdecode(re.split(rb"[ \t\n]", first[2:].lstrip(b" \t"))[0])
+        if not os.path.exists(needed):
+            return f"{file} exists, and the interpreter of its first line, {needed!r}, does not"
+    return f"{file} exists, and what loads it does not, or a private directory hides one of both"

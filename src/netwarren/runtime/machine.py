@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from netwarren.errors import ClosedError
 from netwarren.kernel import process
+from netwarren.kernel.address import IPAddress
 from netwarren.kernel.netns import Namespace
 from netwarren.runtime import contents, ferry, spawning, standing, tasks, warden
 from netwarren.runtime.background import READY_SECONDS, Background
@@ -189,6 +190,10 @@ class Machine:
     def _own_addresses(self) -> Sequence[str]:
         return ()
 
+    def _has(self, address: IPAddress) -> bool:
+        """Whether what is sent to ``address`` in here stays in here."""
+        return address.is_loopback or str(address) in self._own_addresses()
+
     # --- sockets ---
 
     def socket(
@@ -237,7 +242,8 @@ class Machine:
         a test fails, unless ``stdout`` or ``stderr`` says otherwise. The program and all it starts here
         are killed with the cluster and with this process. Where it ends and nobody expected that
         (see `Program`), the end of the test, pod or cluster tells; ``may_exit`` says that it may, also that it
-        may leave a daemon behind. Raises `ProgramError` where it cannot be started.
+        may leave a daemon behind. Raises `ProgramError` where it cannot be started, `ConfigurationError` for a
+        command that is no list of words, or with ``shell=True`` a text.
         """
         self.check()
         self._touched = True

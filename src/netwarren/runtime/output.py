@@ -1,21 +1,26 @@
 """What a program writes: read off its pipe by one thread for all programs, kept within bounds.
 
 Rules: memory is bounded, whatever the program does; what a program wrote before it ended is complete as
-soon as its end is known; nothing goes to disk.
-Does not belong here: the program (see `program`).
+soon as its end is known; what memory has no room for goes to disk, and is lost only where that is full.
+Does not belong here: the program (see `program`), the disk (see `spill`).
 """
 
+import codecs
 import os
+import re
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from netwarren.runtime import standing
+from netwarren.runtime.spill import Spill
 
 KEPT_BYTES = 4 << 20
 _CHUNK = 1 << 16
 _MOST_CHUNKS = 16  # together what a pipe can hold, by the default of fs.pipe-max-size
 _SLACK = 1 << 20  # trimmed now and then, not with each chunk
+_LONGEST_MATCH = 1 << 20
+_SEARCHED_AT_ONCE = 4  # times that; more makes fewer bytes be searched twice, and each look longer
 
 
 class News:
@@ -38,7 +43,7 @@ class News:
 
 
 class Output:
-    """The text that came out of a pipe: all of it, or the last ``limit`` bytes where it is more.
+    """The text that came out of a pipe: all of it, or the last ``limit`` bytes where it is more, and the rest on disk.
 
     ``news`` is called when something was read, and at the pipe's end.
     """
@@ -51,7 +56,10 @@ class Output:
         self._news = news
         self._kept = bytearray()
         self._dropped = 0
+        self._spill = Spill()  # of what was dropped
         self._run_begins = 0  # counted from the first byte ever, those dropped included
+        self._searched: dict[re.Pattern[str], int] = {}
+        """For each pattern that was not found yet, where to go on; counted so, too."""
         self._lock = threading.Lock()
         os.set_blocking(fd, False)
         _pump.add(self)
@@ -76,7 +84,8 @@ class Output:
             if self._kept and self._kept[-1:] != b"\n":
                 self._kept += b"\n"
             self._keep(f"{mark}\n".encode())
-            self._run_begins = self._dropped + len(self._kept)
+            self._run_begins = self._end()
+            self._searched.clear()
             self._fd = fd
         _pump.add(self)
 
@@ -85,21 +94,90 @@ class Output:
         return self._read()[1]
 
     def text(self) -> str:
-        """`data` as text; where some was dropped, the first line says how much."""
+        """`data` as text; where some was dropped, the first line says how much, and how much is not on disk either."""
         dropped, data = self._read()
         text = data.decode(errors="replace")
-        return f"[{dropped} bytes before this were dropped]\n{text}" if dropped else text
+        loss = f", {self._spill.lost} of them for good: {self._spill.failure}" if self._spill.lost else ""
+        return f"[{dropped} bytes before this were dropped{loss}]\n{text}" if dropped else text
 
-    def text_of_run(self) -> str:
-        """What came through the present pipe, as far as it is kept."""
-        dropped, data = self._read()
-        return data[max(0, self._run_begins - dropped) :].decode(errors="replace")
+    def lines(self) -> Iterator[str]:
+        """All of it up to this moment, a line at a time, its end included; one that is longer than 64 KiB in pieces.
+
+        Where the disk was full, or was given back (`release`), a line says how much is missing.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        rest = ""
+        for piece in self._pieces():
+            *whole, rest = (rest + decoder.decode(piece)).split("\n")
+            yield from (f"{line}\n" for line in whole)
+            if len(rest) > _CHUNK:
+                yield rest
+                rest = ""
+        rest += decoder.decode(b"", final=True)
+        if rest:
+            yield rest
+
+    def search(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
+        """The first match in what came through the present pipe, also in what memory has no room for.
+
+        A match of more than 1 MiB may be missed. What was searched in vain is not searched again.
+        """
+        self.drain()
+        with self._lock:
+            start, end = self._searched.get(pattern, self._run_begins), self._end()
+        while True:
+            begin, window = self._take(start, _SEARCHED_AT_ONCE * _LONGEST_MATCH)
+            if begin + len(window) < end and (cut := window.rfind(b"\n") + 1) > _LONGEST_MATCH:
+                window = window[:cut]
+            found = pattern.search(window.decode(errors="replace"))
+            if found is not None:
+                return found
+            if begin + len(window) >= end:
+                self._searched[pattern] = begin
+                return None
+            following = _line_begin(window, len(window) - _LONGEST_MATCH)
+            start = begin + (following or len(window))
 
     def close(self) -> None:
         """Read what is there and stop reading, whoever may still hold the other end."""
         self.drain()
         with self._lock:
             self._close()
+
+    def release(self) -> None:
+        """Give back what was needed on disk; what is in memory stays."""
+        with self._lock:
+            self._trim()
+            self._spill.close()
+
+    def _pieces(self) -> Iterator[bytes]:
+        self.drain()
+        with self._lock:
+            end = self._end()
+        at, last = 0, b"\n"
+        while at < end:
+            begin, data = self._take(at, min(_CHUNK, end - at))
+            if begin > at:
+                line_end = b"" if last == b"\n" else b"\n"
+                yield line_end + f"[{begin - at} bytes are missing here]\n".encode()
+            yield data
+            at, last = begin + len(data), data[-1:]
+
+    def _take(self, start: int, size: int) -> tuple[int, bytes]:
+        """At most ``size`` bytes that were written one after the other, and where they begin.
+
+        That is at ``start``, or where there are bytes again, if those are lost.
+        """
+        with self._lock:
+            begin, data = start, b""
+            if start < self._spill.size:
+                data = self._spill.read(start, min(size, self._spill.size - start))
+                if start + len(data) < self._dropped:
+                    return start, data
+            else:
+                begin = max(start, self._dropped)
+            offset = begin + len(data) - self._dropped
+            return begin, data + self._kept[offset : offset + size - len(data)]
 
     def _read(self) -> tuple[int, bytes]:
         self.drain()
@@ -129,14 +207,27 @@ class Output:
 
     def _trim(self) -> None:
         if self._limit is not None and (excess := len(self._kept) - self._limit) > 0:
+            self._spill.append(self._kept[:excess])
             del self._kept[:excess]
             self._dropped += excess
+
+    def _end(self) -> int:
+        """How many bytes there were so far."""
+        return self._dropped + len(self._kept)
 
     def _close(self) -> None:
         if self._fd >= 0:
             _pump.remove(self)
             os.close(self._fd)
             self._fd = -1
+
+
+def _line_begin(data: bytes, position: int) -> int:
+    """Where the first line at ``position`` or after it begins; there itself, if none does."""
+    if position <= 0:
+        return 0
+    found = data.find(b"\n", position - 1) + 1
+    return found if 0 < found < len(data) else position
 
 
 class _Pump:

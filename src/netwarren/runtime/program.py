@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from netwarren.errors import ConfigurationError, ProgramError
@@ -60,7 +60,7 @@ class Program:
         ready: "Ready | None",
         ready_timeout: float,
     ) -> None:
-        self.command = tuple(os.fspath(word) for word in command)
+        self.command = launch.words(command, shell=bool(options.get("shell")))
         self.where = machine.label
         self.restarts = 0
         self._machine = machine
@@ -171,8 +171,16 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it has written so far, standard output and error as they came (the last 4 MiB)."""
+        """What it has written so far, standard output and error as they came (the last 4 MiB; see `whole_output`)."""
         return self._output.text() if self._output is not None else ""
+
+    def whole_output(self) -> Iterator[str]:
+        """All that it has written so far, a line at a time: what is not in `output` any more is in a temporary file.
+
+        Lines end as they were written, and are in pieces where they are longer than 64 KiB. Until the end of its pod,
+        with which the file goes; where the disk was full, a line says how many bytes are missing.
+        """
+        return self._output.lines() if self._output is not None else iter(())
 
     @property
     def errors(self) -> str:
@@ -221,8 +229,9 @@ class Program:
         """Wait for output that matches a regular expression, and return the match.
 
         Looks at what it has written since its start, too; ``^`` and ``$`` are those of each line. Raises
-        `ProgramError` where there is none after ``timeout`` seconds, and where the program ends before;
-        `ConfigurationError` where that is no regular expression.
+        `ProgramError` where there is none after ``timeout`` seconds, and where the program ends before, unless it
+        may (``may_exit``) and what it left in the background can still write; `ConfigurationError` where that is no
+        regular expression.
         """
         return self._wait_for_output(pattern, timeout, _never)
 
@@ -316,9 +325,8 @@ class Program:
 
     def close(self) -> None:
         """Let go of pipes; the program itself is ended by its pod."""
-        for output in (self._output, self._errors):
-            if output is not None:
-                output.close()
+        for output in self._outputs():
+            output.close()
         if hasattr(self, "_process"):
             for stream in self._streams():
                 with contextlib.suppress(OSError):
@@ -340,6 +348,8 @@ class Program:
         if self._process.poll() is None:
             self.kill()  # those, too, that have left for another namespace
         self.close()
+        for output in self._outputs():
+            output.release()
 
     def _untold(self) -> ProgramError | None:
         """An end that nobody expected or has been told about; once."""
@@ -367,7 +377,7 @@ class Program:
         expression = readiness.compiled(pattern)
 
         def look() -> "re.Match[str] | NotYet":
-            return expression.search(self._text_of_run()) or readiness.NotYet("no such output")
+            return self._search(expression) or readiness.NotYet("no such output")
 
         return readiness.until(
             self,
@@ -379,16 +389,23 @@ class Program:
             given_up=given_up,
         )
 
-    def _text_of_run(self) -> str:
-        kept = [output.text_of_run() for output in (self._output, self._errors) if output is not None]
+    def _search(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
+        kept = self._outputs()
         if not kept:
             raise ConfigurationError(f"the output of {self!r} is not kept: stdout and stderr were given")
-        return "".join(kept)
+        return next((found for output in kept if (found := output.search(pattern)) is not None), None)
+
+    def _outputs(self) -> list[Output]:
+        return [output for output in (self._output, self._errors) if output is not None]
 
     def _has_failed(self) -> bool:
         """Whether it has ended, not counting one that goes to the background with permission."""
         code = self._process.poll()
         return code is not None and not (code == 0 and self._may_exit)
+
+    def _is_silent(self) -> bool:
+        """Whether it has ended, and left nobody who could go on to write for it."""
+        return self._process.poll() is not None and not any(output.drain() for output in self._outputs())
 
     def _condition(self) -> str:
         code = self._process.poll()

@@ -7,10 +7,12 @@ Does not belong here: what a program does once it is ready.
 
 import inspect
 import ipaddress
+import math
+import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,15 +31,20 @@ T = TypeVar("T")
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
+_FAIR_TRY = 0.1  # a server that does not answer in this time has something to do with it
 _PROTOCOLS = ("tcp", "udp")
 
 
 @dataclass(frozen=True)
 class NotYet:
-    """What a look has ``seen`` instead of readiness; ``cause`` is the exception where one told."""
+    """What a look has ``seen`` instead of readiness; ``cause`` is the exception where one told.
+
+    ``in_haste``: there was less time than the look should have, so that what was seen before says more.
+    """
 
     seen: str
     cause: Exception | None = None
+    in_haste: bool = False
 
 
 class Probe:
@@ -46,8 +53,8 @@ class Probe:
     by_output = False
     """Whether only new output can change what a look sees."""
 
-    def look(self, program: "Program") -> NotYet | None:
-        """None if it holds."""
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
+        """None if it holds; ``seconds`` are left to find out."""
         raise NotImplementedError
 
 
@@ -66,15 +73,18 @@ class Port(Probe):
         on = f" of {self.address}" if self.address is not None else ""
         return f"{self.number}/{self.protocol}{on}"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
         found = self.sockets(program)
-        if not found:
-            return NotYet(f"nothing listens on {self._name()}")
+        return self.taken(program, found) if found else NotYet(f"nothing listens on {self._name()}")
+
+    def taken(self, program: "Program", found: Iterable[SocketInfo]) -> NotYet | None:
+        """What to say where it is others that have the sockets ``found``."""
         holder = _held_elsewhere(program, {each.inode for each in found})
-        if holder:
-            return NotYet(f"{self._name()} is held by process {holder}, which this program did not start")
-        return None
+        if not holder:
+            return None
+        who = "this process itself" if holder == os.getpid() else f"process {holder}"
+        return NotYet(f"{self._name()} is held by {who}, which this program did not start")
 
     def sockets(self, program: "Program") -> list[SocketInfo]:
         """The sockets in the program's namespace that it is about."""
@@ -110,9 +120,9 @@ class Log(Probe):
     def __str__(self) -> str:
         return f"a line of output that matches {self.pattern.pattern!r}"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
-        return None if self.pattern.search(program._text_of_run()) else NotYet("no such line")
+        return None if program._search(self.pattern) else NotYet("no such line")
 
 
 @dataclass(frozen=True)
@@ -127,29 +137,24 @@ class Http(Probe):
     def __str__(self) -> str:
         return f"GET {self.path} on port {self.port.number} to answer {self.status}"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
-        from http.client import HTTPConnection, HTTPException  # which few programs need, and takes long
-
-        address = self.port.address
+        address, found = self.port.address, self.port.sockets(program)
         if address is None:
-            found = self.port.sockets(program)
             if not found:
                 return NotYet(f"connection refused: nothing listens on port {self.port.number}")
             address = reachable(found[0])
-        connection = HTTPConnection(str(address), self.port.number)
+        if program._machine._has(address) and (taken := self.port.taken(program, found)) is not None:
+            return taken
+        from netwarren.runtime import http_get
+
         try:
-            connection.sock = program._machine.socket(
-                socket.AF_INET if address.version == 4 else socket.AF_INET6
+            asking = program._machine.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+            status = http_get.status(asking, address, self.port.number, self.path, min(self.timeout, seconds))
+        except http_get.FAILURES as error:
+            return NotYet(
+                str(error) or type(error).__name__, error, in_haste=seconds < min(self.timeout, _FAIR_TRY)
             )
-            connection.sock.settimeout(self.timeout)
-            connection.sock.connect((str(address), self.port.number))
-            connection.request("GET", self.path, headers={"Connection": "close"})
-            status = connection.getresponse().status
-        except (OSError, HTTPException) as error:
-            return NotYet(str(error) or type(error).__name__, error)
-        finally:
-            connection.close()
         return None if status == self.status else NotYet(f"status {status}")
 
 
@@ -162,13 +167,20 @@ class Call(Probe):
     def __str__(self) -> str:
         return f"{getattr(self.function, '__name__', repr(self.function))}() to be true"
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
         arguments = (program,) if _takes_one(self.function) else ()
         try:
             value = program._machine.run(self.function, *arguments)
         except Exception as error:
             return NotYet(f"{type(error).__name__}: {error}", error)
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()  # else it would warn of not having been awaited
+            raise ConfigurationError(
+                f"ready={getattr(self.function, '__name__', self.function)} returns something to await, which is true at "
+                "once; give a plain function, or await it yourself after popen"
+            )
         return None if value else NotYet(f"it returned {value!r}")
 
 
@@ -181,9 +193,9 @@ class AllOf(Probe):
     def __str__(self) -> str:
         return " and ".join(map(str, self.probes))
 
-    def look(self, program: "Program") -> NotYet | None:
+    def look(self, program: "Program", seconds: float = math.inf) -> NotYet | None:
         """As `Probe.look`."""
-        return next((seen for each in self.probes if (seen := each.look(program)) is not None), None)
+        return next((seen for each in self.probes if (seen := each.look(program, seconds)) is not None), None)
 
 
 Ready = Probe | Callable[..., object]
@@ -197,7 +209,7 @@ def port(number: int, protocol: str = "tcp", *, address: str | None = None) -> P
     the socket: it is bound to that address or to all. A socket that a process has which the program did not
     start does not count. Raises `ConfigurationError` where that is no port, protocol or address.
     """
-    if not (0 < number < 65536):
+    if not _is_port(number):
         raise ConfigurationError(f"port({number!r}) is no port; ports are 1 to 65535")
     if protocol not in _PROTOCOLS:
         raise ConfigurationError(f"port({number}, {protocol!r}): the protocol is 'tcp' or 'udp'")
@@ -207,6 +219,10 @@ def port(number: int, protocol: str = "tcp", *, address: str | None = None) -> P
         raise ConfigurationError(
             f"port({number}, address={address!r}): that is no IPv4 or IPv6 address"
         ) from None
+
+
+def _is_port(number: object) -> bool:
+    return isinstance(number, int) and 0 < number < 65536
 
 
 def log(pattern: "str | re.Pattern[str]") -> Log:
@@ -221,10 +237,11 @@ def log(pattern: "str | re.Pattern[str]") -> Log:
 def http(
     path: str = "/", *, port: int = 80, status: int = 200, address: str | None = None, timeout: float = 1.0
 ) -> Http:
-    """A probe: an HTTP GET of ``path`` from inside the pod is answered with ``status``.
+    """A probe: an HTTP GET of ``path`` from inside the pod is answered with ``status``, by the program (see `port`).
 
     It goes to ``address``, or else to where the listening socket is bound (loopback, if it is bound to all);
-    each try has ``timeout`` seconds for the connection and for each read, as in a Kubernetes `httpGet` probe.
+    each try has ``timeout`` seconds, from the connection to the end of the headers, as in a Kubernetes `httpGet`
+    probe, and no longer than the wait for readiness.
     Raises `ConfigurationError` where that is no port or address.
     """
     return Http(path, globals()["port"](port, address=address), status, timeout)
@@ -262,8 +279,19 @@ def wait(program: "Program", ready: Ready, seconds: float, given_up: Callable[[]
     deadline = time.monotonic() + seconds
     missed = f"is not ready within {seconds:g} s"
     for probe in _one_by_one(as_probe(ready)):
-        look = partial(probe.look, program)
+        look = partial(_look, probe, program, deadline)
         until(program, look, deadline, missed, str(probe), by_output=probe.by_output, given_up=given_up)
+
+
+def _look(probe: Probe, program: "Program", deadline: float) -> NotYet | None:
+    """`Probe.look`, of which nothing holds for a program that is not there to be used any more."""
+    seen = probe.look(program, max(deadline - time.monotonic(), _FIRST_PAUSE))
+    if seen is None and probe.by_output:
+        # A line is the program's own. One that ends well after it is for `Program._untold`.
+        lost = program._process.poll() not in (None, 0) and not program._may_exit
+    else:
+        lost = program._has_failed()
+    return NotYet("that, but of a program that has ended") if seen is None and lost else seen
 
 
 def _one_by_one(probe: Probe) -> Iterator[Probe]:
@@ -290,9 +318,11 @@ def until(
     ``waited`` for. Raises it, too, at the next step where ``given_up`` says that the caller is not there any more.
     """
     pause = _FIRST_PAUSE
+    last: NotYet | None = None
     while True:
         news = program._news.count
-        ended = program._has_failed()  # before the look, which then sees all that it wrote
+        # Before the look, which then sees all that it wrote.
+        ended = program._has_failed() or (by_output and program._is_silent())
         try:
             seen = look()
         except (NetwarrenError, OSError) as error:
@@ -301,12 +331,14 @@ def until(
             seen = NotYet("its pod is gone", error)
         if not isinstance(seen, NotYet):
             return seen
-        told = f"waited for {waited}; last seen: {seen.seen}"
+        if last is None or not seen.in_haste:
+            last = seen
+        told = f"waited for {waited}; last seen: {last.seen}"
         if ended:
             raise program._error(f"{program._past()} too early: {told}{_daemon_hint(program)}")
         left = deadline - time.monotonic()
         if left <= 0 or given_up():
-            raise program._error(f"{missed}: {told}; it is {program._condition()}") from seen.cause
+            raise program._error(f"{missed}: {told}; it is {program._condition()}") from last.cause
         pause = min(pause * 1.5, _LONGEST_PAUSE)
         if by_output:
             program._news.wait(news, min(_LONGEST_PAUSE, left))
@@ -315,7 +347,7 @@ def until(
 
 
 def _daemon_hint(program: "Program") -> str:
-    if program._process.returncode != 0:
+    if program._process.returncode != 0 or program._may_exit:
         return ""
     return "; if it goes to the background by itself, have it stay in the foreground, or start it with may_exit=True"
 
@@ -330,17 +362,23 @@ def reachable(found: SocketInfo) -> IPAddress:
 
 
 def _held_elsewhere(program: "Program", inodes: set[int]) -> int:
-    """The process that has one of these sockets, where the program and what it started have none; else 0."""
-    if program._process.poll() is not None:
-        return 0  # a daemon has left its tree
+    """The process that has one of these sockets, where none of the program's has; 0 where one has, or nobody tells."""
     mine = program.pids
     held, complete = process_tree.socket_inodes(mine)
     if held & inodes or not complete:
         return 0
-    for pid in process.standing_in({program._machine.inode}):
-        if pid not in mine and process_tree.socket_inodes([pid])[0] & inodes:
-            return pid
-    return 0
+    standing = [os.getpid(), *process.standing_in({program._machine.inode})]
+    holders = [pid for pid in standing if pid not in mine and process_tree.socket_inodes([pid])[0] & inodes]
+    if program._process.poll() is not None and any(_may_be_daemon(program, holders)):
+        return 0
+    return holders[0] if holders else 0
+
+
+def _may_be_daemon(program: "Program", pids: Iterable[int]) -> Iterator[bool]:
+    """Of each process, whether the program may have left it behind: a daemon has left its tree."""
+    table = process_tree.everybody()
+    others = {each.pid for other in program._machine.programs for each in other._tree.members(table)}
+    return (pid in table and pid not in others and table[pid].start >= program._tree.began for pid in pids)
 
 
 def _takes_one(function: Callable[..., Any]) -> bool:

@@ -82,6 +82,8 @@ def parse_egress(value: EgressArgument) -> tuple[Opening, ...]:
     """``egress=`` as openings, in the order given and each once; raises `ConfigurationError`."""
     if value is None:
         return ()
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(f"egress={value!r} is no text; {_REMEDY}")
     texts = [value] if isinstance(value, str) else list(value)
     found: dict[Opening, None] = {}
     for text in texts:

@@ -43,9 +43,20 @@ def check_service_name(name: str) -> str:
     return name
 
 
+def check_text(what: str, value: object, like: str) -> str:
+    """``value`` itself if it is a text; raises `ConfigurationError`, which shows one it could be ``like``."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{what} {value!r} is no text; write it like {like!r}")
+    return value
+
+
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """A copy of ``labels`` if Kubernetes would take them; raises `ConfigurationError`."""
+    if not isinstance(labels, Mapping):
+        raise ConfigurationError(f"labels {labels!r} are no dictionary; write them like {{'app': 'web'}}")
     for key, value in labels.items():
+        check_text("the label", key, "app")
+        check_text(f"label {key!r}:", value, "web")
         prefix = _LABEL_PREFIX.match(key)
         if not _LABEL_VALUE.fullmatch(key[prefix.end() if prefix else 0 :]) or (
             value and not _LABEL_VALUE.fullmatch(value)
@@ -58,7 +69,9 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return dict(labels)
 
 
-def _objection(name: str) -> str:
+def _objection(name: object) -> str:
+    if not isinstance(name, str):
+        return "is no text"
     if not name:
         return "is empty"
     if len(name) > LONGEST_NAME:
