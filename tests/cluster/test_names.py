@@ -3,6 +3,7 @@
 import pytest
 
 from netwarren import Cluster, DuplicateName, InvalidName, UnknownName
+from netwarren.errors import ConfigurationError
 from tests.cluster.readback import inside, state
 from tests.cluster.traffic import reaches
 
@@ -147,5 +148,7 @@ def test_a_node_knows_its_pods_and_a_pod_its_node(cluster: Cluster) -> None:
 
 
 def test_one_text_for_the_nodes_is_not_taken_for_names_of_a_letter_each() -> None:
-    with pytest.raises(Exception, match=r"nodes='edge'.*\('edge',\)"):
+    with pytest.raises(ConfigurationError, match=r"nodes='edge'.*\('edge',\)"):
         Cluster(nodes="edge")
+    with pytest.raises(ConfigurationError, match=r"nodes=5 is not several names"):
+        Cluster(nodes=5)  # type: ignore[arg-type]

@@ -86,6 +86,7 @@ REFUSED: dict[str, tuple[type[NetwarrenError], str, Callable[[Cluster], object]]
     "port twice": (ConfigurationError, "two ports of the service are 80/tcp", lambda c: add(c, ports=[80, "80"])),
     "no ports": (ConfigurationError, "has no ports", lambda c: add(c, ports=())),
     "no pods": (ConfigurationError, "says nothing of its pods", lambda c: add(c, pods=None)),
+    "pods of another kind": (ConfigurationError, "pods=5 are no pods", lambda c: add(c, pods=5)),
     "both": (ConfigurationError, "both a selector and a list of pods", lambda c: add(c, selector={"a": "b"})),
     "empty selector": (ConfigurationError, "selector of service 'late' is empty", lambda c: add(c, pods=None, selector={})),
     "headless with address": (ConfigurationError, "is headless and asks for", lambda c: add(c, headless=True, cluster_ip="10.96.0.9")),

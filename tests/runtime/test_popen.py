@@ -73,6 +73,14 @@ def test_a_text_is_a_command_for_the_shell_only(pod: Pod) -> None:
         pod.check_output("echo 'unfinished")
 
 
+def test_what_no_program_could_be_given_is_refused(pod: Pod) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be started: embedded null byte"):
+        pod.popen(["echo", "a\0b"])
+    with pytest.raises(ConfigurationError, match="cannot be started: illegal environment variable name"):
+        pod.popen(["echo"], env={"A=B": "c"})
+    assert pod.programs == []
+
+
 @pytest.mark.parametrize("command", [None, 5, ["echo", 5], [["echo"]]])
 def test_what_is_no_command_is_refused(pod: Pod, command: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"is no list of words, each a text or a path"):

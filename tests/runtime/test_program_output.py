@@ -77,8 +77,10 @@ def test_what_a_daemon_writes_later_counts(pod: Pod) -> None:
 
 
 def test_what_is_no_regular_expression_is_refused(pod: Pod) -> None:
-    with pytest.raises(ConfigurationError, match="is no regular expression"):
-        pod.popen(["cat"]).wait_for_output("(")
+    program = pod.popen(["cat"])
+    for pattern in ("(", 5, None, b"bytes"):
+        with pytest.raises(ConfigurationError, match="is no regular expression"):
+            program.wait_for_output(pattern)  # type: ignore[arg-type]
 
 
 async def test_a_task_waits_for_output(pod: Pod) -> None:

@@ -102,9 +102,9 @@ class Cluster(Serving, Meshing):
         self._model = ClusterModel(
             self.families, read_ranges(self.families, pod_range, node_range, pod_prefix)
         )
-        if isinstance(nodes, str):
+        if isinstance(nodes, str) or not isinstance(nodes, Iterable):
             raise ConfigurationError(
-                f"nodes={nodes!r} is one text, not several names; write nodes=({nodes!r},)"
+                f"nodes={nodes!r} is not several names; write them in a tuple, such as nodes=({str(nodes)!r},)"
             )
         self._declared = tuple(check_name("node", node) for node in dict.fromkeys(nodes))
         openings = _openings(egress)

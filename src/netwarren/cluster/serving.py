@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from netwarren.cluster.members import Pod
-from netwarren.errors import ClosedError, UnknownName
+from netwarren.errors import ClosedError, ConfigurationError, UnknownName
 from netwarren.runtime.machine import Machine
 from netwarren.topology.addresses import AddressesArgument, NetworksArgument
 from netwarren.topology.model import ClusterModel
@@ -148,4 +148,8 @@ class Serving:
 
 
 def _several(pods: Iterable[str | Pod]) -> Iterable[str | Pod]:
-    return [pods] if isinstance(pods, (str, Pod)) else pods
+    if isinstance(pods, (str, Pod)):
+        return [pods]
+    if not isinstance(pods, Iterable):
+        raise ConfigurationError(f"pods={pods!r} are no pods; give pods or their names, in a list")
+    return pods

@@ -41,6 +41,8 @@ def start(
         return on.call(lambda: _start(namespace, command, where, options, view, processes, here))
     except KernelError as error:
         raise ProgramError(where, command, f"cannot be started: {_not_seen(error, view)}") from error
+    except ValueError as error:  # a NUL byte, or "=" in a variable's name: no program could be given that
+        raise ConfigurationError(f"{list(command)!r} cannot be started: {error}") from None
     except OSError as error:
         if processes is not None and error.errno == errno.ENOMEM:  # pid_namespaces(7)
             why = "cannot be started: PID 1 of its PID namespace was killed. Add the pod anew"

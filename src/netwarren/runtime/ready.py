@@ -265,6 +265,10 @@ def as_probe(ready: Ready) -> Probe:
 
 def compiled(pattern: "str | re.Pattern[str]") -> "re.Pattern[str]":
     """A regular expression, of whose lines ``^`` and ``$`` speak; raises `ConfigurationError`."""
+    if not isinstance(pattern, str | re.Pattern):
+        raise ConfigurationError(
+            f"{pattern!r} is no regular expression: it is a text, or what re.compile returns"
+        )
     try:
         return re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern
     except re.error as error:
