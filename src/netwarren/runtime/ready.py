@@ -369,9 +369,13 @@ def _held_elsewhere(program: "Program", inodes: set[int]) -> int:
     """The process that has one of these sockets, where none of the program's has; 0 where one has, or nobody tells."""
     mine = program.pids
     held, complete = process_tree.socket_inodes(mine)
-    if held & inodes or not complete:
+    if held & inodes:
         return 0
-    standing = [os.getpid(), *process.standing_in({program._machine.inode})]
+    standing = process.standing_in({program._machine.inode})
+    if (
+        complete
+    ):  # else it may have been given one of ours; one that is just ending does not let us look either
+        standing = [os.getpid(), *standing]
     holders = [pid for pid in standing if pid not in mine and process_tree.socket_inodes([pid])[0] & inodes]
     if program._process.poll() is not None and any(_may_be_daemon(program, holders)):
         return 0
