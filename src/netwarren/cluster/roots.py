@@ -64,7 +64,7 @@ def keep(made_for: Hashable, root: Waiting, left: Sequence[Request] = ()) -> Non
     with _lock:
         waiting = _waiting.setdefault(made_for, [])
         waiting.append((root, left))
-        surplus = [waiting.pop(0)[0]] if sum(map(len, _waiting.values())) + len(_ready) > MOST_WAITING else []
+        surplus = _surplus(made_for)
         if made_for not in _ready:
             ferry.later(partial(_look_ahead, made_for))
     for each in surplus:
@@ -96,6 +96,16 @@ def _look_ahead(made_for: Hashable) -> None:
             _ready[made_for] = root
         else:
             _waiting.setdefault(made_for, []).insert(0, (root, ()))
+        surplus = _surplus(made_for)  # more may have come while this one was in nobody's hands
+    for each in surplus:
+        _release(each)
+
+
+def _surplus(made_for: Hashable) -> list[Waiting]:
+    """One that is too many, taken out; under the lock."""
+    waiting = _waiting.get(made_for)
+    too_many = sum(map(len, _waiting.values())) + len(_ready) > MOST_WAITING
+    return [waiting.pop(0)[0]] if waiting and too_many else []
 
 
 def _like_new(made_for: Hashable) -> Waiting | None:
@@ -117,6 +127,9 @@ def _like_new(made_for: Hashable) -> Waiting | None:
         return None
     with _lock:  # the kernel has not taken its old nodes' ports away yet, or never will
         _waiting.setdefault(made_for, []).append((root, ()))
+        surplus = _surplus(made_for)
+    for each in surplus:
+        _release(each)
     return None
 
 
