@@ -160,14 +160,19 @@ def test_connections_share_the_outer_tunnel_and_have_inner_ones_of_their_own(eas
     with east.open() as came:
         for _ in range(4):
             talk(east.client, east.vip, 80)
-        for _ in range(4):
-            expect_record_sync(east.east.log, COMPLETE, {"direction": "inbound"})
-    ends = [
-        record.fields["src.addr"]
-        for record in east.east.log.records()
-        if record.message == COMPLETE and record.fields["direction"] == "inbound"
-    ]
-    assert len(set(ends)) == 4
+
+        def ends() -> list[object] | None:
+            """Where they came from, once the end of all has been told."""
+            found: list[object] = [
+                record.fields["src.addr"]
+                for record in east.east.log.records()
+                if record.message == COMPLETE and record.fields["direction"] == "inbound"
+            ]
+            return found if len(found) == 4 else None
+
+        inner = east.east.log.changes.wait(ends, 20)
+    assert inner is not None
+    assert len(set(inner)) == 4
     assert len({id(request.tls) for request in came}) == 1
 
 
