@@ -64,11 +64,9 @@ def keep(made_for: Hashable, root: Waiting, left: Sequence[Request] = ()) -> Non
     with _lock:
         waiting = _waiting.setdefault(made_for, [])
         waiting.append((root, left))
-        surplus = _surplus(made_for)
         if made_for not in _ready:
             ferry.later(partial(_look_ahead, made_for))
-    for each in surplus:
-        _release(each)
+    _keep_to_bound(made_for)
 
 
 def waiting() -> list[Waiting]:
@@ -96,16 +94,17 @@ def _look_ahead(made_for: Hashable) -> None:
             _ready[made_for] = root
         else:
             _waiting.setdefault(made_for, []).insert(0, (root, ()))
-        surplus = _surplus(made_for)  # more may have come while this one was in nobody's hands
-    for each in surplus:
-        _release(each)
+    _keep_to_bound(made_for)  # more may have come while this one was looked at
 
 
-def _surplus(made_for: Hashable) -> list[Waiting]:
-    """One that is too many, taken out; under the lock."""
-    waiting = _waiting.get(made_for)
-    too_many = sum(map(len, _waiting.values())) + len(_ready) > MOST_WAITING
-    return [waiting.pop(0)[0]] if waiting and too_many else []
+def _keep_to_bound(made_for: Hashable) -> None:
+    """Let go of one where there is one too many."""
+    with _lock:
+        waiting = _waiting.get(made_for)
+        too_many = sum(map(len, _waiting.values())) + len(_ready) > MOST_WAITING
+        surplus = waiting.pop(0)[0] if waiting and too_many else None
+    if surplus is not None:
+        _release(surplus)
 
 
 def _like_new(made_for: Hashable) -> Waiting | None:
@@ -127,9 +126,7 @@ def _like_new(made_for: Hashable) -> Waiting | None:
         return None
     with _lock:  # the kernel has not taken its old nodes' ports away yet, or never will
         _waiting.setdefault(made_for, []).append((root, ()))
-        surplus = _surplus(made_for)
-    for each in surplus:
-        _release(each)
+    _keep_to_bound(made_for)
     return None
 
 

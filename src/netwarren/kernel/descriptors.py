@@ -53,14 +53,15 @@ def leave_room(fd: int) -> None:
 
 def plenty() -> bool:
     """Whether less than half of what the limit allows is in use; no, where the reserve is (see `reserve`)."""
-    for kept in _reserve:
-        try:
-            fd = os.dup(kept)
-        except OSError:
-            break
-        os.close(fd)
-        return fd * 2 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return False
+    kept = next(iter(_reserve), None)
+    if kept is None:
+        return False
+    try:
+        fd = os.dup(kept)
+    except OSError:
+        return False
+    os.close(fd)
+    return fd * 2 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 @contextlib.contextmanager

@@ -372,9 +372,8 @@ def _held_elsewhere(program: "Program", inodes: set[int]) -> int:
     if held & inodes:
         return 0
     standing = process.standing_in({program._machine.inode})
-    if (
-        complete
-    ):  # else it may have been given one of ours; one that is just ending does not let us look either
+    # Who does not let us look may have been given one of ours. One that is just ending does not let us, either.
+    if complete:
         standing = [os.getpid(), *standing]
     holders = [pid for pid in standing if pid not in mine and process_tree.socket_inodes([pid])[0] & inodes]
     if program._process.poll() is not None and any(_may_be_daemon(program, holders)):

@@ -46,3 +46,14 @@ def ended(client: Pod, host: str, port: int) -> bool:
             return connection.recv(10) == b""
         except (ConnectionResetError, BrokenPipeError):
             return True
+
+
+def until_refused(host: str, port: int) -> None:
+    """Until nobody listens there any more, for whoever stands where this is called."""
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=20).close()
+        except ConnectionResetError:
+            pass  # it was waiting to be accepted
+        except ConnectionRefusedError:
+            return

@@ -21,7 +21,7 @@ from netwarren.errors import MeshError, ProgramError
 from netwarren.mesh.inpod.listener import private_run
 from netwarren.mesh.model import Match, Policy, StringMatch
 from netwarren.mesh.telemetry.expect import expect_record_sync
-from tests.cluster.mesh.conftest import double, ended, talk
+from tests.cluster.mesh.conftest import double, ended, talk, until_refused
 from tests.cluster.mesh.test_pages import get
 from tests.mesh.control.subscriber import SUBSCRIBER
 
@@ -232,21 +232,10 @@ def test_sigterm_gives_connections_time_to_end(cluster: Cluster) -> None:
         assert connection.recv(100)
         proxy.program.terminate()
         with client:
-            _until_refused(server.ip)
+            until_refused(server.ip, 9)  # the proxy listens no more: redirected to nobody
         connection.sendall(b"x")
         assert connection.recv(2, socket.MSG_WAITALL) == b"xx"
     assert proxy.program.wait(20) == 0
-
-
-def _until_refused(host: str) -> None:
-    """Until the proxy listens no more: it is redirected to nobody then."""
-    while True:
-        try:
-            socket.create_connection((host, 9), timeout=20).close()
-        except ConnectionResetError:
-            pass  # it was waiting to be accepted
-        except ConnectionRefusedError:
-            return
 
 
 def test_asked_to_quit_it_ends(cluster: Cluster) -> None:

@@ -14,7 +14,7 @@ from netwarren import Cluster, Pod
 from netwarren.errors import MeshError
 from netwarren.mesh.state.store import State
 from netwarren.mesh.telemetry.expect import expect_record_sync
-from tests.cluster.mesh.conftest import double, talk
+from tests.cluster.mesh.conftest import double, talk, until_refused
 
 COMPLETE = "connection complete"
 
@@ -65,7 +65,7 @@ def test_the_proxys_own_port_closes_while_connections_of_pods_have_time_to_end(c
         ending = threading.Thread(target=proxy.shut_down)
         ending.start()
         with proxy.pod:
-            _until_refused(proxy.pod.ip, 15008)
+            until_refused(proxy.pod.ip, 15008)
         assert ending.is_alive()
         connection.sendall(b"x")
         connection.shutdown(socket.SHUT_WR)
@@ -73,16 +73,6 @@ def test_the_proxys_own_port_closes_while_connections_of_pods_have_time_to_end(c
         assert connection.recv(100) == b""
     ending.join(20)
     assert not ending.is_alive()
-
-
-def _until_refused(host: str, port: int) -> None:
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=20).close()
-        except ConnectionResetError:
-            pass  # it was waiting to be accepted
-        except ConnectionRefusedError:
-            return
 
 
 def test_a_pod_for_a_proxy_that_has_ended_is_refused_at_once(cluster: Cluster) -> None:

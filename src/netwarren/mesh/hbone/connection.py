@@ -271,9 +271,8 @@ class Connection:
                 raise self._fail(
                     Http2Failure(f"a ping was not answered within {self.settings.ping_timeout:g} s", 0)
                 )
-            return min(
-                deadline, now + interval
-            )  # it may be answered, and the next one due, before the deadline
+            # It may be answered, and the next one due, before the deadline.
+            return min(deadline, now + interval)
         if now >= self._ping_at and not self.closed:
             self._h2.ping(_KEEPALIVE)
             self._put_h2()
