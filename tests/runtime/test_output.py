@@ -247,9 +247,11 @@ def test_output_after_the_pod_has_ended_is_still_there(pod: Pod) -> None:
 def test_the_thread_that_reads_stands_at_home_wherever_it_was_started() -> None:
     import threading
 
-    def inode(thread: threading.Thread) -> int:
-        return netns.inode_of(f"/proc/self/task/{thread.native_id}/ns/net")
-
-    for thread in threading.enumerate():
-        if thread.name in ("netwarren-output", "netwarren-ferry"):
-            assert inode(thread) == standing.home().inode
+    home = standing.home().inode
+    paths = [
+        f"/proc/self/task/{each.native_id}/ns/net"
+        for each in threading.enumerate()
+        if each.name in ("netwarren-output", "netwarren-ferry")
+    ]
+    # One that was started just now may still be on its way.
+    eventually(lambda: all(netns.inode_of(path) == home for path in paths))
