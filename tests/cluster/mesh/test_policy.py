@@ -80,7 +80,7 @@ def test_a_policy_that_is_only_tried_is_told_of_and_keeps_nobody_out(cluster: Cl
     cluster.mesh.add_policy(policy("Deny", dry_run=True, destination_ports=(8080,)))
     assert talk(client, server.ip) == (client.ip, b"hellohello")
     assert any(
-        each.target == "ztunnel::rbac" and each.fields.get("policy") == "default/policy"
+        each.target == "rbac" and each.fields.get("policy") == "default/policy"
         for each in proxy.log.records()
     )
 
@@ -106,7 +106,7 @@ def test_a_policy_that_is_named_and_not_there_is_skipped_with_a_warning(
         ]
 
     assert not warnings()
-    warning = ("warn", "ztunnel::state", "skipping unknown policy default/policy")
+    warning = ("warn", "state", "skipping unknown policy default/policy")
     with client, socket.create_connection((server.ip, 8080), timeout=20) as connection:
         assert connection.recv(100)
         assert warnings() == [warning]

@@ -60,6 +60,29 @@ def test_a_target_has_a_level_of_its_own() -> None:
     assert [record.message for record in log.records()] == ["this"]
 
 
+@pytest.mark.parametrize(
+    ("levels", "kept"),
+    [
+        ("info,xds:off", ["state", "access"]),
+        ("off,ztunnel:info", ["xds::client", "state"]),
+        ("off,ztunnel::xds=info", ["xds::client"]),
+        ("off,ztunnel::xds=off,xds::client=info", ["xds::client"]),
+        ("off,ztunnel:info,state:off", ["xds::client"]),
+        ("off,xds::client::inner=info,xd=info", []),
+    ],
+)
+def test_a_target_means_all_within_it_also_as_ztunnel_calls_it_inside(levels: str, kept: list[str]) -> None:
+    log = Log(levels)
+    for target in ("xds::client", "state", "access"):
+        log.write("info", target, "x")
+    assert [record.target for record in log.records()] == kept
+
+
+def test_a_plain_line_says_after_its_target_what_it_is_a_part_of() -> None:
+    record = Record(0, "warn", "xds::client", "gone", span="xds{id=2}")
+    assert plain(record) == "1970-01-01T00:00:00.000000Z\twarn\txds::client:xds{id=2}\tgone"
+
+
 def test_fields_that_are_none_are_absent() -> None:
     log = Log()
     log.write("info", "x", "y", {"there": "1", "absent": None, "empty": ""})

@@ -49,7 +49,7 @@ class Common:
     def warn_of_unknown(self, verdict: Verdict) -> None:
         """Tell the log of policies that were to be asked about a connection and that nobody knows."""
         for key in verdict.unknown:
-            self.log.write("warn", "ztunnel::state", f"skipping unknown policy {key}")
+            self.log.write("warn", "state", f"skipping unknown policy {key}")
 
     async def changed(self) -> None:
         """Wait for the next change of the state."""

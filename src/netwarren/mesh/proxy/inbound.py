@@ -205,7 +205,7 @@ def _tell(pod: "PodProxy", verdict: Verdict) -> None:
     pod.common.warn_of_unknown(verdict)
     for each in verdict.dry_run:
         policy = None if each.policy is None else str(each.policy)
-        pod.common.log.write("info", "ztunnel::rbac", each.message, {"policy": policy})
+        pod.common.log.write("info", "rbac", each.message, {"policy": policy})
 
 
 def _source(plan: InboundPlan) -> Peer | None:

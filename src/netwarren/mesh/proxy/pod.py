@@ -180,7 +180,7 @@ class PodProxy:
         except OSError:
             pass  # the client had gone before it was looked at
         except Exception as error:  # a mistake of ours: others go on, and the log tells
-            self.common.log.write("error", "ztunnel::proxy", f"{type(error).__name__}: {error}", {})
+            self.common.log.write("error", "proxy", f"{type(error).__name__}: {error}", {})
         finally:
             sockets.add(-1)
 

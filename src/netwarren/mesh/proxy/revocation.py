@@ -40,7 +40,7 @@ def cut_if_revoked(common: Common, tunnel: Tunnel | ServerTunnel) -> None:
     except CertificateRevoked as revoked:
         tunnel.abort(failure=revoked)
     except TlsFailure as failure:  # a list that its issuer has not signed: no word on this peer
-        common.log.write("warn", "ztunnel::tls", str(failure), {})
+        common.log.write("warn", "tls", str(failure), {})
 
 
 def cut_revoked(pod: "PodProxy") -> None:

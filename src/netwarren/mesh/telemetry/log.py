@@ -17,13 +17,22 @@ from netwarren.mesh.telemetry.records import FORMATS, FieldValue, Format, Level,
 MOST_RECORDS = 10_000
 """Kept in memory; the oldest go."""
 
+ACCESS = "access"
+"""The target of the access log, which ztunnel calls so inside, too."""
+
 _RANKS = {name: rank for rank, name in enumerate([*get_args(Level), "off"])}
+
+
+def _inner_length(target: str) -> int:
+    return len(target.removeprefix("ztunnel").removeprefix("::"))
 
 
 class Levels:
     """From which level on each target's records count: ``info``, or ``info,access:debug,dns:off``.
 
-    ``=`` stands for ``:`` as well, as in Rust's ``RUST_LOG``. Raises `MeshError` for a level that is none.
+    ``=`` stands for ``:`` as well, as in Rust's ``RUST_LOG``. A target means all within it (``xds``: ``xds::client``), and
+    may be written as ztunnel calls it inside (``ztunnel::xds``); the longest that fits counts. Raises `MeshError` for a
+    level that is none.
     """
 
     def __init__(self, text: str) -> None:
@@ -44,8 +53,18 @@ class Levels:
         self.targets = {**before, **named}
 
     def enabled(self, level: Level, target: str) -> bool:
-        wanted = self.targets.get(target, self.everywhere) if self.targets else self.everywhere
-        return _RANKS[level] >= _RANKS[wanted]
+        return _RANKS[level] >= _RANKS[self._wanted(target) if self.targets else self.everywhere]
+
+    def _wanted(self, target: str) -> str:
+        inside = target if target == ACCESS else f"ztunnel::{target}"
+        fitting = [
+            each
+            for each in self.targets
+            if each in (target, inside)
+            or f"{target}::".startswith(f"{each}::")
+            or inside.startswith(f"{each}::")
+        ]
+        return self.targets[max(fitting, key=_inner_length)] if fitting else self.everywhere
 
     def __str__(self) -> str:
         return ",".join(
@@ -82,13 +101,19 @@ class Log:
         return self.levels.enabled(level, target)
 
     def write(
-        self, level: Level, target: str, message: str, fields: Mapping[str, FieldValue] | None = None
+        self,
+        level: Level,
+        target: str,
+        message: str,
+        fields: Mapping[str, FieldValue] | None = None,
+        *,
+        span: str = "",
     ) -> None:
         """Record that something happened; fields that are None are left out."""
         if not self.levels.enabled(level, target):
             return
         present = {name: value for name, value in (fields or {}).items() if value is not None}
-        record = Record(self._now(), level, target, message, present)
+        record = Record(self._now(), level, target, message, present, span)
         with self.changes.lock:
             self._records.append(record)
             self.count += 1

@@ -24,13 +24,14 @@ class Bare(str):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Something that happened; ``time`` is in seconds since 1970, ``fields`` have no None."""
+    """Something that happened; ``time`` is in seconds since 1970, ``fields`` have no None, ``span`` is what it is a part of."""
 
     time: float
     level: Level
     target: str
     message: str
     fields: Mapping[str, str | int] = field(default_factory=dict)
+    span: str = ""
 
     def matches(self, message: str, fields: Mapping[str, FieldValue]) -> bool:
         """Whether it is such a record; a field wanted as None, or as ``""``, must not be there."""
@@ -41,8 +42,9 @@ class Record:
 
 
 def plain(record: Record) -> str:
-    """``time\\tlevel\\ttarget\\tmessage\\tk=v k="text"``, without the end of the line."""
-    parts = [timestamp(record.time), record.level, record.target, _unbroken(record.message)]
+    """``time\\tlevel\\ttarget[:span]\\tmessage\\tk=v k="text"``, without the end of the line."""
+    where = f"{record.target}:{record.span}" if record.span else record.target
+    parts = [timestamp(record.time), record.level, where, _unbroken(record.message)]
     if record.fields:
         parts.append(" ".join([f"{name}={_plain_value(value)}" for name, value in record.fields.items()]))
     return "\t".join(parts)
