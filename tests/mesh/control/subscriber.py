@@ -4,17 +4,16 @@ SUBSCRIBER = '''
 """Subscribes to both types by the grpc library, acknowledges, and prints the names that come and go."""
 import queue, sys
 import grpc
-from netwarren.mesh.control import discovery
-from netwarren.mesh.control.resources import ADDRESS, AUTHORIZATION
+from netwarren.mesh.control.messages import ADDRESS, AUTHORIZATION, DISCOVERY_API, DISCOVERY_PATH
 
 def follow(address, roots, acknowledge=True, error=""):
-    request, response = (discovery._MESSAGES[f"DeltaDiscovery{each}"] for each in ("Request", "Response"))
+    request, response = (DISCOVERY_API[f"DeltaDiscovery{each}"] for each in ("Request", "Response"))
     asked = queue.SimpleQueue()
     for url in (ADDRESS, AUTHORIZATION):
         asked.put(request(type_url=url, resource_names_subscribe=["*"]))
     credentials = grpc.ssl_channel_credentials(open(roots, "rb").read())
     with grpc.secure_channel(address, credentials) as channel:
-        call = channel.stream_stream(discovery.PATH, request.SerializeToString, response.FromString)
+        call = channel.stream_stream(DISCOVERY_PATH, request.SerializeToString, response.FromString)
         try:
             for each in call(iter(asked.get, None)):
                 for resource in each.resources:

@@ -20,7 +20,7 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived
 
 from netwarren.errors import MeshConfigError, MeshError
-from netwarren.mesh.control import grpc
+from netwarren.mesh.control import grpc_client
 from netwarren.mesh.control.certificate_client import CertificateClient
 from netwarren.mesh.control.certificate_service import (
     PATH,
@@ -30,6 +30,10 @@ from netwarren.mesh.control.certificate_service import (
     new_key,
 )
 from netwarren.mesh.control.credentials import Credentials
+from netwarren.mesh.control.endpoint import Endpoint
+from netwarren.mesh.control.failure import CallFailed
+from netwarren.mesh.control.grpc import INVALID_ARGUMENT, UNIMPLEMENTED
+from netwarren.mesh.control.grpc_server import ServerConnection
 from netwarren.mesh.control.server import HOSTS, ControlPlane
 from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
@@ -83,9 +87,7 @@ def client(
     credentials: Credentials | None = None,
 ) -> CertificateClient:
     return CertificateClient(
-        f"https://127.0.0.1:{port}",
-        authority.roots_pem,
-        connect,
+        Endpoint.of("the authority", f"https://127.0.0.1:{port}", authority.roots_pem, connect),
         lifetime=lifetime,
         impersonates=impersonates,
         credentials=credentials,
@@ -175,9 +177,9 @@ async def test_one_that_does_not_impersonate_gets_its_own(authority: Authority, 
 
 async def test_what_the_authority_refuses_is_told_with_its_reason(authority: Authority, served: int) -> None:
     authority.refuse(CLIENT, "forgotten")
-    with pytest.raises(grpc.CallFailed, match=f"refuses {CLIENT}: forgotten") as caught:
+    with pytest.raises(CallFailed, match=f"refuses {CLIENT}: forgotten") as caught:
         await client(authority, served).fetch(CLIENT)
-    assert caught.value.status == grpc.INVALID_ARGUMENT
+    assert caught.value.status == INVALID_ARGUMENT
 
 
 async def test_a_server_of_another_authority_is_not_trusted(served: int) -> None:
@@ -192,10 +194,12 @@ async def test_an_authority_that_is_not_there_is_one_error(authority: Authority)
         await client(authority, port).fetch(CLIENT)
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "https://", ""])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:1", "https://", "", "https://127.0.0.1:port", "https://127.0.0.1:70000"]
+)
 def test_an_address_that_is_none_is_refused(authority: Authority, address: str) -> None:
     with pytest.raises(MeshConfigError, match="https://HOST:PORT"):
-        CertificateClient(address, authority.roots_pem, connect, lifetime=1.0, impersonates=True)
+        Endpoint.of("the authority", address, authority.roots_pem, connect)
 
 
 async def test_garbage_ends_its_connection_and_others_are_served(authority: Authority, served: int) -> None:
@@ -217,9 +221,9 @@ async def test_a_method_that_there_is_not_is_unimplemented(authority: Authority,
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", served, ssl=context, server_hostname="localhost"
     )
-    with pytest.raises(grpc.CallFailed, match=r"there is no /a\.B/C") as caught:
-        await grpc.call(reader, writer, "localhost", "/a.B/C", b"")
-    assert caught.value.status == grpc.UNIMPLEMENTED
+    with pytest.raises(CallFailed, match=r"there is no /a\.B/C") as caught:
+        await grpc_client.call(reader, writer, "localhost", "/a.B/C", b"")
+    assert caught.value.status == UNIMPLEMENTED
     await let_go(writer)
 
 
@@ -245,7 +249,7 @@ def test_whatever_comes_a_server_says_something_or_ends() -> None:
     begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
     for _ in range(300):
         said: list[bytes] = []
-        connection = grpc.ServerConnection({}, {}, said.append)
+        connection = ServerConnection({}, {}, said.append)
         connection.receive(begin + rng.randbytes(rng.randrange(1, 200)))
         assert said
 
@@ -259,7 +263,7 @@ async def overheard(authority: Authority) -> AsyncIterator[tuple[int, list[dict[
     heard: list[dict[str, str]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = grpc.ServerConnection(methods(authority), {}, writer.write)
+        server = ServerConnection(methods(authority), {}, writer.write)
         other = H2Connection(H2Configuration(client_side=False, header_encoding="latin-1"))
         other.initiate_connection()
         while data := await reader.read(1 << 16):

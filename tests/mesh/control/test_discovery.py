@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from netwarren.errors import MeshError
-from netwarren.mesh.control import discovery
 from netwarren.mesh.control.discovery import Discovery, Subscriber
-from netwarren.mesh.control.resources import ADDRESS, AUTHORIZATION, resources_of
+from netwarren.mesh.control.messages import ADDRESS, AUTHORIZATION, DISCOVERY_API
+from netwarren.mesh.control.resources import resources_of
 from netwarren.mesh.control.server import ControlPlane
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.model import Policy, Workload
 from netwarren.mesh.state.local_config import Config
 from tests.mesh.control.subscriber import SUBSCRIBER
 
-_REQUEST = discovery._MESSAGES["DeltaDiscoveryRequest"]
-_RESPONSE = discovery._MESSAGES["DeltaDiscoveryResponse"]
+_REQUEST = DISCOVERY_API["DeltaDiscoveryRequest"]
+_RESPONSE = DISCOVERY_API["DeltaDiscoveryResponse"]
 
 
 def mesh(*names: str, policies: Sequence[str] = (), node: str = "node-a") -> Config:

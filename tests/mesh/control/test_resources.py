@@ -5,9 +5,11 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from netwarren.mesh.control.resources import ADDRESS, AUTHORIZATION, Resource, resources_of
+from netwarren.mesh.control.messages import ADDRESS, AUTHORIZATION
+from netwarren.mesh.control.resources import Resource, resources_of
 from netwarren.mesh.model import (
     ApplicationTunnel,
+    CidrAddress,
     GatewayAddress,
     HealthPolicy,
     LoadBalancer,
@@ -19,6 +21,7 @@ from netwarren.mesh.model import (
     Service,
     ServiceAccountMatch,
     StringMatch,
+    WeightedWaypoint,
     Workload,
 )
 from netwarren.mesh.state.local_config import Config
@@ -173,6 +176,30 @@ def test_a_policy_has_ztunnels_numbers() -> None:
     assert inner(said, 11) == {1: [b"ns"], 2: [b"sa"]}
 
 
-def test_a_policy_that_is_only_tried_is_not_sent() -> None:
+def test_a_policy_that_is_only_tried_says_so() -> None:
     policy = Policy("tried", "prod", "Namespace", "Deny", dry_run=True)
-    assert resources_of(Config(policies=(policy,)))[AUTHORIZATION] == {}
+    resource = resources_of(Config(policies=(policy,)))[AUTHORIZATION]["prod/tried"]
+    assert fields(resource.message)[6] == [1]
+
+
+def test_ranges_weights_and_visibility_of_a_service_have_istios_numbers() -> None:
+    made = replace(
+        SERVICE,
+        cidr_vips=(CidrAddress("net", ip_network("10.97.0.0/16")), CidrAddress("", ip_network("0.0.0.0/0"))),
+        weighted_waypoints=(
+            WeightedWaypoint(GatewayAddress(NamespacedName("prod", "one")), 3),
+            WeightedWaypoint(GatewayAddress(NamespacedName("prod", "two")), 0),
+        ),
+        visibility="Namespace",
+    )
+    resource = resources_of(Config(services=(made,)))[ADDRESS][str(KEY)]
+    assert resource.aliases == ("net/10.96.0.1",)
+    found = inner(fields(resource.message), 2)
+    assert [inner(found, 4, which) for which in range(3)] == [
+        {1: [b"net"], 2: [ip_address("10.96.0.1").packed]},
+        {1: [b"net"], 2: [ip_address("10.97.0.0").packed], 3: [16]},
+        {2: [bytes(4)], 3: [0]},
+    ]
+    assert [inner(found, 13, which).get(2) for which in range(2)] == [[3], None]
+    assert inner(inner(inner(found, 13), 1), 1) == {1: [b"prod"], 2: [b"one"]}
+    assert found[14] == [1]

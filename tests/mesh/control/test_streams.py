@@ -9,14 +9,16 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, StreamReset
 
-from netwarren.mesh.control import discovery, grpc
 from netwarren.mesh.control.discovery import Discovery
-from netwarren.mesh.control.resources import ADDRESS, resources_of
+from netwarren.mesh.control.grpc import MOST_BYTES, MOST_STREAMED_BYTES
+from netwarren.mesh.control.grpc_server import ServerConnection
+from netwarren.mesh.control.messages import ADDRESS, DISCOVERY_API, DISCOVERY_PATH
+from netwarren.mesh.control.resources import resources_of
 from netwarren.mesh.model import Workload
 from netwarren.mesh.state.local_config import Config
 
-_REQUEST = discovery._MESSAGES["DeltaDiscoveryRequest"]
-_RESPONSE = discovery._MESSAGES["DeltaDiscoveryResponse"]
+_REQUEST = DISCOVERY_API["DeltaDiscoveryRequest"]
+_RESPONSE = DISCOVERY_API["DeltaDiscoveryResponse"]
 
 
 def framed(message: bytes, length: int | None = None) -> bytes:
@@ -30,7 +32,9 @@ class Client:
     def __init__(self, found: Discovery, path: str) -> None:
         self.heard: list[Event] = []
         self._said: list[bytes] = []
-        self._server = grpc.ServerConnection({}, {discovery.PATH: found.subscribe}, self._said.append)
+        self._server = ServerConnection(
+            {"/a.B/C": bytes}, {DISCOVERY_PATH: found.subscribe}, self._said.append
+        )
         self._h2 = H2Connection(H2Configuration(client_side=True))
         self._h2.initiate_connection()
         self._stream = self._h2.get_next_available_stream_id()
@@ -86,13 +90,13 @@ def mesh(size: int) -> Discovery:
 
 def test_one_that_comes_again_with_thousands_of_versions_is_sent_the_difference() -> None:
     found = mesh(3000)
-    first = Client(found, discovery.PATH)
+    first = Client(found, DISCOVERY_PATH)
     first.say(framed(_REQUEST(type_url=ADDRESS).SerializeToString()))
     again = _REQUEST(type_url=ADDRESS)
     for each in first.response.resources[1:]:
         again.initial_resource_versions.add(key=each.name, value=each.version)
     assert again.ByteSize() > 65_535  # more than a window
-    client = Client(found, discovery.PATH)
+    client = Client(found, DISCOVERY_PATH)
     client.say(framed(again.SerializeToString()))
     assert client.reset is None
     assert [each.name for each in client.response.resources] == [first.response.resources[0].name]
@@ -100,15 +104,15 @@ def test_one_that_comes_again_with_thousands_of_versions_is_sent_the_difference(
 
 def test_a_message_that_would_be_too_long_is_refused_before_it_has_come() -> None:
     found = mesh(1)
-    client = Client(found, discovery.PATH)
-    client.say(framed(bytes(1000), grpc.MOST_STREAMED_BYTES + 1))
+    client = Client(found, DISCOVERY_PATH)
+    client.say(framed(bytes(1000), MOST_STREAMED_BYTES + 1))
     assert client.reset == ErrorCodes.ENHANCE_YOUR_CALM
     assert found.subscribers == []
 
 
 def test_a_call_of_one_message_is_refused_when_too_much_of_it_has_come() -> None:
     client = Client(mesh(1), "/a.B/C")
-    client.say(framed(bytes(grpc.MOST_BYTES - 5)))
+    client.say(framed(bytes(MOST_BYTES - 5)))
     assert client.reset is None
     client.say(b"more")
     assert client.reset == ErrorCodes.ENHANCE_YOUR_CALM

@@ -2,7 +2,7 @@
 
 Rules: pure; ``istio.v1.auth.IstioCertificateService`` (istio/api, ``security/v1alpha1/ca.proto``), as istio/ztunnel
 asks it (`src/identity/caclient.rs`); PEM in both messages, the answer's last text being the roots.
-Does not belong here: the call (see `grpc`), connections (see `server`, `certificate_client`).
+Does not belong here: the call (see `grpc_server`, `grpc_client`), connections (see `server`, `endpoint`).
 """
 
 from collections.abc import Callable, Mapping
@@ -84,7 +84,7 @@ def decode_answer(data: bytes, identity: Identity, key: bytes) -> Certificate:
 def methods(
     authority: Authority, now: Callable[[], float] = clock.now
 ) -> Mapping[str, Callable[[bytes], bytes]]:
-    """What a server of the service does, by path (see `grpc`): whoever asks gets what it asks for."""
+    """What a server of the service does, by path (see `grpc_server`): whoever asks gets what it asks for."""
     return {PATH: partial(_create_certificate, authority, now)}
 
 

@@ -3,31 +3,16 @@
 Rules: the protocol of Envoy (``xds_protocol``, "Incremental xDS"), as istio/ztunnel speaks it (`src/xds/client.rs`): all
 resources of a type to whoever subscribes to it, then what changes; the next response when the last is acknowledged.
 Messages in, messages out, on one thread.
-Does not belong here: streams and threads (see `grpc`, `server`), what the resources say (see `resources`).
+Does not belong here: streams and threads (see `grpc_server`, `server`), what the resources say (see `resources`).
 """
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from netwarren.mesh.control.resources import ADDRESS, AUTHORIZATION, Resource, Resources
-from netwarren.mesh.control.schema import classes, decoded, encoded
-
-PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-
-_MESSAGES = classes(
-    "envoy.service.discovery.v3",
-    {
-        "DeltaDiscoveryRequest": "type_url 2 string, resource_names_subscribe 3 *string, "
-        "resource_names_unsubscribe 4 *string, initial_resource_versions 5 *VersionsEntry, response_nonce 6 string, "
-        "error_detail 7 Status",
-        "VersionsEntry": "key 1 string, value 2 string",
-        "Status": "code 1 int32, message 2 string",
-        "DeltaDiscoveryResponse": "resources 2 *Resource, type_url 4 string, nonce 5 string, removed_resources 6 *string",
-        "Resource": "version 1 string, resource 2 Any, name 3 string, aliases 4 *string",
-        "Any": "type_url 1 string, value 2 bytes",
-    },
-)
+from netwarren.mesh.control.messages import ADDRESS, AUTHORIZATION, DISCOVERY_API
+from netwarren.mesh.control.resources import Resource, Resources
+from netwarren.mesh.control.schema import decoded, encoded
 
 
 @dataclass(slots=True)
@@ -71,7 +56,7 @@ class Discovery:
 
 
 class Subscriber:
-    """A stream of one ztunnel (`grpc.StreamHandler`)."""
+    """A stream of one ztunnel (`grpc_server.StreamHandler`)."""
 
     def __init__(self, discovery: Discovery, say: Callable[[bytes], None]) -> None:
         self._discovery = discovery
@@ -86,7 +71,7 @@ class Subscriber:
 
     def hear(self, data: bytes) -> None:
         """A request: a subscription, an acknowledgement, or a refusal. Raises `MeshError` for what is none."""
-        asked = decoded(_MESSAGES["DeltaDiscoveryRequest"], data)
+        asked = decoded(DISCOVERY_API["DeltaDiscoveryRequest"], data)
         url = str(asked.type_url)
         if url not in (ADDRESS, AUTHORIZATION):
             return
@@ -127,7 +112,7 @@ class Subscriber:
             return
         self._responses += 1
         state.nonce, state.versions = str(self._responses), versions
-        response = _MESSAGES["DeltaDiscoveryResponse"](
+        response = DISCOVERY_API["DeltaDiscoveryResponse"](
             type_url=url, nonce=state.nonce, removed_resources=gone
         )
         for name in new:

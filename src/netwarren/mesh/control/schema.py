@@ -1,7 +1,8 @@
 """Protobuf messages described in a line each, for protocols of which only the wire counts.
 
 Rules: ``"uid 20 string, addresses 3 *bytes, waypoint 8 Gateway"``: a field's name, number and type, ``*`` for repeated; an
-enum is an int32 and a map a repeated message of key and value, which is what they are on the wire.
+enum is an int32 and a map a repeated message of key and value, which is what they are on the wire. ``?`` is for scalars
+that may be absent, and those of which one is there (``optional`` and ``oneof`` of proto3).
 Does not belong here: what the messages say.
 """
 
@@ -34,7 +35,10 @@ def classes(package: str, messages: Mapping[str, str]) -> dict[str, Any]:
             field, number, kind = each.split()
             made = message.field.add(name=field, number=int(number))
             made.label = _Field.LABEL_REPEATED if kind.startswith("*") else _Field.LABEL_OPTIONAL
-            kind = kind.removeprefix("*")
+            if kind.startswith("?"):  # descriptor.proto: one that may be absent is in a oneof of its own
+                made.proto3_optional, made.oneof_index = True, len(message.oneof_decl)
+                message.oneof_decl.add(name=f"_{field}")
+            kind = kind.lstrip("*?")
             if kind in _SCALARS:
                 made.type = _SCALARS[kind]
             else:

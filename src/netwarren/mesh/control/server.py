@@ -13,9 +13,10 @@ from concurrent.futures import Future
 
 from netwarren.errors import MeshError
 from netwarren.mesh.accepting import serve_until
-from netwarren.mesh.control import discovery, grpc
+from netwarren.mesh.control import grpc_server
 from netwarren.mesh.control.certificate_service import methods
 from netwarren.mesh.control.discovery import Discovery
+from netwarren.mesh.control.messages import DISCOVERY_PATH
 from netwarren.mesh.control.resources import resources_of
 from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
@@ -109,7 +110,7 @@ class ControlPlane:
     async def _serve(self, started: "Future[None]") -> None:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
-        streams: dict[str, grpc.StreamMethod] = {discovery.PATH: self._discovery.subscribe}
+        streams: dict[str, grpc_server.StreamMethod] = {DISCOVERY_PATH: self._discovery.subscribe}
 
         async def one(accepted: socket.socket) -> None:
             reader = asyncio.StreamReader()
@@ -120,7 +121,7 @@ class ControlPlane:
                     lambda: protocol, accepted, ssl=self._context
                 )
                 writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
-                await grpc.serve(reader, writer, self._methods, streams)
+                await grpc_server.serve(reader, writer, self._methods, streams)
             except (OSError, asyncio.CancelledError):
                 pass  # the client is gone, or the server is to go
             finally:
