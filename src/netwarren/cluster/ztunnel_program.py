@@ -47,9 +47,9 @@ class ZtunnelProgram:
     """The program ``command`` as the proxy that lives in ``pod``, from `start` to `close`.
 
     ``own`` is who the pod is, ``agent`` where the node's agent listens; a dedicated one has none. A program that
-    subscribes to the mesh (``XDS_ADDRESS``, as Istio's does) or says in its ``/config_dump`` that it follows the file
-    (``config.followsLocalXds``, as ours does) is waited for whenever that changes; any other knows what there was
-    when it read it.
+    subscribes to the mesh (``XDS_ADDRESS``, as Istio's and ours do) or says in its ``/config_dump`` that it follows the file
+    (``config.followsLocalXds``, as ours does without that) is waited for whenever that changes; any other knows what there
+    was when it read it.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class ZtunnelProgram:
             agent_path=self._agent,
             mesh_path=self._path,
             xds_address=address,
+            xds_roots=roots,
             ca_address=address,
             ca_roots=roots,
         )

@@ -22,26 +22,39 @@ T = TypeVar("T")
 AGENT_PATH = "/var/run/ztunnel/ztunnel.sock"
 """Where a node's agent listens, unless INPOD_UDS says otherwise."""
 CA_ADDRESS = "https://localhost:15012"
+INSTANCE_IP = "1.1.1.1"
+"""What a ztunnel says of itself that was not told its address."""
+
+ROOTS = "./var/run/secrets/istio/root-cert.pem"
+"""Where istiod's roots are in a pod."""
+
+_METADATA = "ISTIO_META_"
+_CONFIG = {"ISTIO_META_CLUSTER_ID", "ISTIO_META_DNS_CAPTURE"}
+"""Metadata that is configuration, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
     """All that a ztunnel is told at its start.
 
-    ``own`` is the pod that it lives in, which a dedicated one carries. ``mesh_path`` is a file of the local
-    configuration (`state.local_config`). ``xds_address`` is where discovery is served, empty for nowhere; ours does not
-    ask there. ``ca_roots`` is a file of PEM, for both addresses. ``auth_token`` is a file of the token by which the
-    authority knows the proxy, or the token itself. ``fake_ca``: certificates are those of an authority of its own, which
-    nobody else trusts. ``log_levels`` are RUST_LOG's (see `telemetry.log.Levels`).
+    ``own`` is the pod that it lives in, which a dedicated one carries; ``instance_ip`` is its address, and ``metadata``
+    what else its control plane is told of it. ``xds_address`` is where discovery is served, empty for nowhere; there ours
+    reads ``mesh_path``, a file of the local configuration (`state.local_config`). ``xds_roots`` and ``ca_roots`` are files
+    of PEM. ``auth_token`` is a file of the token by which both know the proxy, or the token itself. ``fake_ca``:
+    certificates are those of an authority of its own, which nobody else trusts. ``log_levels`` are RUST_LOG's (see
+    `telemetry.log.Levels`).
     """
 
     config: ProxyConfig = field(default_factory=ProxyConfig)
     own: WorkloadInfo | None = None
+    instance_ip: str = INSTANCE_IP
+    metadata: Mapping[str, str] = field(default_factory=dict)
     agent_path: str = AGENT_PATH
     mesh_path: str = ""
     xds_address: str = ""
+    xds_roots: str = ROOTS
     ca_address: str = CA_ADDRESS
-    ca_roots: str = ""
+    ca_roots: str = ROOTS
     auth_token: str = field(default=TOKEN_PATH, repr=False)
     fake_ca: bool = False
     log_levels: str = "info"
@@ -84,7 +97,8 @@ def variables_of(environment: Environment) -> dict[str, str]:
     optional: dict[str, object] = {
         "LOCAL_XDS_PATH": environment.mesh_path,
         "CA_ROOT_CA": environment.ca_roots,
-        "XDS_ROOT_CA": environment.ca_roots,
+        "XDS_ROOT_CA": environment.xds_roots,
+        "INSTANCE_IP": None if environment.instance_ip == INSTANCE_IP else environment.instance_ip,
         "CRL_PATH": None if config.crl_path is None else os.fspath(config.crl_path),
         "AUTH_TOKEN": None if environment.auth_token == TOKEN_PATH else environment.auth_token,
         "PACKET_MARK": config.packet_mark,
@@ -92,6 +106,7 @@ def variables_of(environment: Environment) -> dict[str, str]:
         "ENABLE_ORIG_SRC": config.require_original_source,
     }
     said |= {name: value for name, value in optional.items() if value not in (None, "")}
+    said |= {_METADATA + name: value for name, value in environment.metadata.items()}
     if own is not None:
         said |= {
             "POD_NAME": own.name,
@@ -161,8 +176,15 @@ def read(variables: Mapping[str, str]) -> Environment:
         agent_path=get("INPOD_UDS", str, AGENT_PATH),
         mesh_path=get("LOCAL_XDS_PATH", str, ""),
         xds_address=get("XDS_ADDRESS", str, ""),
+        xds_roots=get("XDS_ROOT_CA", str, ROOTS),
+        instance_ip=get("INSTANCE_IP", str, INSTANCE_IP),
+        metadata={
+            name.removeprefix(_METADATA): value
+            for name, value in variables.items()
+            if name.startswith(_METADATA) and name not in _CONFIG
+        },
         ca_address=get("CA_ADDRESS", str, CA_ADDRESS),
-        ca_roots=get("CA_ROOT_CA", str, "./var/run/secrets/istio/root-cert.pem"),
+        ca_roots=get("CA_ROOT_CA", str, ROOTS),
         auth_token=get("AUTH_TOKEN", str, TOKEN_PATH),
         fake_ca=get("FAKE_CA", _truth, False),
         log_levels=get("RUST_LOG", _log_levels, "info"),

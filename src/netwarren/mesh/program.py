@@ -15,12 +15,13 @@ from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from netwarren.errors import ClosedError, MeshConfigError, MeshError, NetwarrenError
 from netwarren.mesh import environment
 from netwarren.mesh.control.certificate_client import CertificateClient
 from netwarren.mesh.control.credentials import Credentials
+from netwarren.mesh.control.discovery_client import Source
+from netwarren.mesh.control.endpoint import Endpoint
 from netwarren.mesh.environment import Environment
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.identity.secrets import Fetch
@@ -53,7 +54,7 @@ def _run(told: Environment) -> int:
     if config.mode == "dedicated":
         config = replace(config, search=resolved.search)
     check_capabilities(mark=config.packet_mark, transparent=config.require_original_source is True)
-    file = LocalFile(told.mesh_path) if told.mesh_path else None
+    file = LocalFile(told.mesh_path) if told.mesh_path and not told.xds_address else None
     netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     with PodSockets(netns, "where the proxy runs", mark=config.packet_mark) as sockets:
         proxy = Ztunnel(
@@ -67,6 +68,7 @@ def _run(told: Environment) -> int:
             own=None if own is None else (f"{own.namespace}/{own.name}", own),
             log=Log(told.log_levels, line_format=config.log_format, stream=sys.stdout),
             follows=file is not None,
+            source=_source(told, sockets) if told.xds_address else None,
         )
         proxy.start()
         _end_on_signals(proxy)
@@ -82,11 +84,9 @@ def _run(told: Environment) -> int:
 
 def _reload(proxy: Ztunnel, file: LocalFile) -> None:
     try:
-        config = file.read()
-        proxy.change(lambda state: state.replace(config), forgets=False)
-        proxy.static = config
+        proxy.reload(file.read())
     except MeshConfigError as error:  # it goes on with what it knows
-        proxy.log.write("error", "ztunnel::state", str(error), {})
+        proxy.log.write("error", "state", str(error), {})
     except ClosedError:
         pass  # it ends
 
@@ -105,41 +105,65 @@ def _fetch(told: Environment, sockets: PodSockets) -> Fetch:
     config = told.config
     if told.fake_ca:
         return Authority(config.trust_domain).fetcher(lifetime=config.certificate_lifetime)
-    try:
-        with open(told.ca_roots, "rb") as file:
-            roots = file.read()
-    except OSError as error:
-        raise MeshConfigError(
-            f"CA_ROOT_CA={told.ca_roots!r}, the roots by which the authority is trusted, cannot be read: "
-            f"{error.strerror}"
-        ) from None
-
-    addresses = _resolved(told.ca_address)
-
-    async def connect(port: int) -> socket.socket:
-        *others, last = [SocketAddress(each, port) for each in addresses]
-        for each in others:
-            with suppress(MeshError):
-                return (await dial(sockets, each, seconds=config.connect_timeout)).socket
-        return (await dial(sockets, last, seconds=config.connect_timeout)).socket
-
     return CertificateClient(
-        told.ca_address,
-        roots,
-        connect,
+        _endpoint("the authority", "CA", told.ca_address, told.ca_roots, told, sockets),
         lifetime=config.certificate_lifetime,
         impersonates=config.mode == "shared",
         credentials=Credentials.told(told.auth_token, config.cluster_id),
     ).fetch
 
 
-def _resolved(url: str) -> list[Address]:
-    """The addresses of a URL's host: now, for the proxy's thread has nobody to ask where it stands."""
-    host = urlsplit(url).hostname or ""
+def _source(told: Environment, sockets: PodSockets) -> Source:
+    """Who asks is a node as ztunnel describes itself (`src/xds/client.rs`)."""
+    config, own = told.config, told.own
+    name, namespace = (own.name, own.namespace) if own is not None else ("", "")
+    said = {
+        "NAME": name,
+        "NAMESPACE": namespace,
+        "INSTANCE_IPS": told.instance_ip,
+        "NODE_NAME": config.node,
+        "CLUSTER_ID": config.cluster_id,
+        "DNS_CAPTURE": str(config.dns_proxy).lower(),
+    }
+    return Source(
+        _endpoint("the control plane", "XDS", told.xds_address, told.xds_roots, told, sockets),
+        f"ztunnel~{told.instance_ip}~{name}.{namespace}~{namespace}.svc.cluster.local",
+        {**said, **told.metadata},
+        Credentials.told(told.auth_token, config.cluster_id),
+    )
+
+
+def _endpoint(
+    what: str, variable: str, address: str, roots_path: str, told: Environment, sockets: PodSockets
+) -> Endpoint:
+    """What ``variable``'s _ADDRESS and _ROOT_CA say."""
+    try:
+        with open(roots_path, "rb") as file:
+            roots = file.read()
+    except OSError as error:
+        raise MeshConfigError(
+            f"{variable}_ROOT_CA={roots_path!r}, the roots by which {what} is trusted, cannot be read: "
+            f"{error.strerror}"
+        ) from None
+
+    async def connect(port: int) -> socket.socket:
+        *others, last = [SocketAddress(each, port) for each in addresses]
+        for each in others:
+            with suppress(MeshError):
+                return (await dial(sockets, each, seconds=told.config.connect_timeout)).socket
+        return (await dial(sockets, last, seconds=told.config.connect_timeout)).socket
+
+    endpoint = Endpoint.of(what, address, roots, connect)
+    addresses = _resolved(endpoint.host, f"{variable}_ADDRESS={address!r}")
+    return endpoint
+
+
+def _resolved(host: str, said: str) -> list[Address]:
+    """The addresses of a host: now, for the proxy's thread has nobody to ask where it stands."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise MeshConfigError(f"CA_ADDRESS={url!r}: the host is not known: {error.strerror}") from None
+        raise MeshConfigError(f"{said}: the host is not known: {error.strerror}") from None
     return [parse_address(str(each[4][0])) for each in found]
 
 

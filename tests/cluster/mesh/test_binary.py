@@ -71,8 +71,10 @@ def test_two_programs_speak_with_each_other(cluster: Cluster) -> None:
         proxy.program.wait_for_output(rf'{COMPLETE}.*src.identity="{IDENTITY.format("client")}"')
 
 
-def test_what_changes_is_known_to_it_before_the_call_returns(cluster: Cluster) -> None:
-    deploy(cluster)
+@pytest.mark.parametrize("by", ["its control plane", "its file"])
+def test_what_changes_is_known_to_it_before_the_call_returns(cluster: Cluster, by: str) -> None:
+    binary = OURS if by == "its control plane" else ["env", "XDS_ADDRESS=", *OURS]
+    proxy = cluster.deploy_ztunnel_sync("node-a", binary=binary, ready_timeout=60.0)
     server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
     server.start(double())
     for _ in range(2):
@@ -83,6 +85,14 @@ def test_what_changes_is_known_to_it_before_the_call_returns(cluster: Cluster) -
         assert talk(client, server.ip) == (client.ip, b"hellohello")
     service = cluster.add_service("web", pods=[server], ports={80: 8080})
     assert talk(client, service.ip, 80) == (client.ip, b"hellohello")
+    assert proxy.program is not None
+    heard = "xds::client:xds{id=1}\treceived response" in proxy.program.output
+    assert heard == (by == "its control plane")
+    _, _, metrics = cluster.root.run(lambda: get(f"http://{proxy.pod.ip}:15020/metrics"))
+    url = "type.googleapis.com/istio.security.Authorization"
+    assert (
+        f'istio_xds_message_total{{url="{url}"}} 5\n'.encode() in metrics
+    ) == heard  # the first, and four changes
 
 
 def test_it_is_told_anew_of_a_pod_whose_service_account_changes(cluster: Cluster) -> None:
@@ -106,6 +116,19 @@ def test_a_policy_cuts_connections_that_are_open(cluster: Cluster) -> None:
         cluster.mesh.add_policy(Policy("closed", "default", "Namespace", "Deny", rules=rules))
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(100) == b""
+
+
+def test_a_policy_of_its_file_is_for_connections_to_come(cluster: Cluster) -> None:
+    cluster.deploy_ztunnel_sync("node-a", binary=["env", "XDS_ADDRESS=", *OURS], ready_timeout=60.0)
+    server, client = cluster.add_pod("server", "node-a"), cluster.add_pod("client", "node-a")
+    server.start(double())
+    with client, socket.create_connection((server.ip, 8080), timeout=20) as connection:
+        assert connection.recv(100)
+        rules = (((Match(destination_ports=(8080,)),),),)
+        cluster.mesh.add_policy(Policy("closed", "default", "Namespace", "Deny", rules=rules))
+        assert ended(client, server.ip, 8080)
+        connection.sendall(b"x")
+        assert connection.recv(2, socket.MSG_WAITALL) == b"xx"
 
 
 def test_its_certificates_are_of_the_clusters_authority(cluster: Cluster) -> None:
@@ -313,7 +336,9 @@ async def test_the_loop_goes_on_while_it_is_deployed(cluster: Cluster) -> None:
 # --- what follows no file ---------------------------------------------------------------------------
 
 _READS_ONCE = """
+import os
 from netwarren.mesh import program
+os.environ["XDS_ADDRESS"] = ""
 ours = program.Ztunnel
 program.Ztunnel = lambda *words, follows, **options: ours(*words, **options)
 program.LocalFile.changed = lambda file: False
@@ -366,7 +391,8 @@ def test_one_that_says_that_it_follows_and_does_not_is_one_error(
 ) -> None:
     monkeypatch.setattr(ztunnel_program, "FOLLOW_SECONDS", 0.3)
     text = (
-        "from netwarren.mesh import program\nprogram.LocalFile.changed = lambda file: False\nprogram.main()\n"
+        "import os\nfrom netwarren.mesh import program\nos.environ['XDS_ADDRESS'] = ''\n"
+        "program.LocalFile.changed = lambda file: False\nprogram.main()\n"
     )
     with pytest.raises(MeshError, match=r"ztunnel\.py.* has not read .*mesh\.yaml anew within 0\.3 s"):
         cluster.deploy_ztunnel_sync("node-a", binary=script(tmp_path, text), ready_timeout=60.0)
@@ -377,6 +403,7 @@ def test_one_that_says_that_it_follows_and_does_not_is_one_error(
 _STOPS_FOLLOWING = """
 import os
 from netwarren.mesh import program
+os.environ["XDS_ADDRESS"] = ""
 looked = program.LocalFile.changed
 program.LocalFile.changed = lambda file: not os.path.exists({stop!r}) and looked(file)
 program.main()
@@ -495,12 +522,30 @@ def test_our_program_says_what_is_wrong_with_its_environment(cluster: Cluster) -
         ({"PROXY_MODE": "sidecar"}, "PROXY_MODE='sidecar': it is shared or dedicated"),
         ({"CA_ROOT_CA": "/no/roots"}, "CA_ROOT_CA='/no/roots'"),
         ({"FAKE_CA": "true", "LOCAL_XDS_PATH": "/no/mesh"}, "LOCAL_XDS_PATH='/no/mesh' cannot be read"),
+        (
+            {"FAKE_CA": "true", "XDS_ADDRESS": "localhost", "XDS_ROOT_CA": "/no/roots"},
+            "XDS_ROOT_CA='/no/roots'",
+        ),
     ):
         program = pod.popen(OURS, extra_env=variables)
         assert program.wait(60) == 1
         assert program.output.startswith("ztunnel: ")
         assert told in program.output
         assert program.output.count("\n") == 1
+
+
+def test_our_program_is_not_ready_before_its_control_plane_has_told_it_of_the_mesh(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    pod = cluster.add_pod("pod", "node-a")
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(cluster.mesh.authority.roots_pem)
+    variables = {"FAKE_CA": "true", "XDS_ADDRESS": "https://127.0.0.1:1", "XDS_ROOT_CA": str(roots)}
+    program = pod.popen(OURS, extra_env=variables)
+    program.wait_for_output("XDS client connection error: .*https://127.0.0.1:1: .*retrying in 40ms", 60.0)
+    _, _, body = pod.run(lambda: get("http://127.0.0.1:15021/healthz/ready"))
+    assert body == b"not ready, pending: state manager, workload proxy manager\n"
+    assert program.stop() == 0
 
 
 def test_our_program_goes_on_with_what_it_knows_when_its_file_makes_no_sense(
@@ -513,7 +558,7 @@ def test_our_program_goes_on_with_what_it_knows_when_its_file_makes_no_sense(
     program = pod.popen(OURS, extra_env=variables)
     program.wait_ready(lambda: pod.run(_refuses_readiness), 60.0)
     path.write_text("workloads: [{colour: red}]")
-    program.wait_for_output(r"error\tztunnel::state\t.*workloads\[0\].*colour", 20.0)
+    program.wait_for_output(r"error\tstate\t.*workloads\[0\].*colour", 20.0)
     assert program.stop() == 0
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from netwarren.errors import ClosedError, MeshError
 from netwarren.mesh.config import ADMIN_PORT, METRICS_PORT, READINESS_PORT, ProxyConfig
@@ -40,10 +40,16 @@ from netwarren.mesh.telemetry.readiness import Readiness, readiness_page
 from netwarren.runtime import standing
 from netwarren.topology.addresses import Address
 
+if TYPE_CHECKING:
+    from netwarren.mesh.control.discovery_client import Source
+
 T = TypeVar("T")
 
 WORKLOADS = "workload proxy manager"
 """What is pending until the node agent's snapshot has come and all its pods are carried."""
+
+STATE = "state manager"
+"""What is pending until the control plane has told of the mesh."""
 
 
 class Ztunnel:
@@ -53,7 +59,7 @@ class Ztunnel:
     With ``config.mode="shared"``, ``agent`` is the path of the node agent's socket, by which it is told of the pods
     that it carries; in its own it takes HBONE, for its pages (without ``own``: it does not). With ``"dedicated"`` it
     carries its own pod, from the start, and there is no agent. ``follows`` is for ``/config_dump`` to tell: whether
-    what it knows follows a file (``config.followsLocalXds``).
+    what it knows follows a file (``config.followsLocalXds``). With ``source`` it follows a control plane.
     """
 
     def __init__(
@@ -68,11 +74,14 @@ class Ztunnel:
         own: tuple[str, WorkloadInfo] | None = None,
         log: Log | None = None,
         follows: bool = False,
+        source: "Source | None" = None,
     ) -> None:
         self.config = config
         self.metrics = Metrics()
         self.log = log or Log(line_format=config.log_format)
-        self.readiness = Readiness(*(() if config.mode == "dedicated" else (WORKLOADS,)))
+        self.readiness = Readiness(
+            *([] if config.mode == "dedicated" else [WORKLOADS]), *([] if source is None else [STATE])
+        )
         self.state = State(mesh, node=config.node if config.mode == "shared" else "")
         self.pods: dict[str, PodProxy] = {}
         self.failure: BaseException | None = None
@@ -85,6 +94,7 @@ class Ztunnel:
         self._name_servers = name_servers
         self._own = own
         self._follows = follows
+        self._source = source
         self._own_proxy: PodProxy | None = None
         self._client: ZdsClient | None = None
         self._thread: threading.Thread | None = None
@@ -136,23 +146,27 @@ class Ztunnel:
         """Whether it carries all pods that it was told of."""
         return self.readiness.ready
 
-    def change(self, change: Callable[[State], None], *, forgets: bool = True) -> None:
-        """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end.
-
-        ``forgets``: certificates of those who have left the node are dropped.
+    def change(self, change: Callable[[State], None]) -> None:
+        """Change what it knows of the mesh; returns when that is so. Connections that policies forbid now end, and
+        certificates of those who have left the node are dropped.
         """
 
-        def allowed(plan: InboundPlan) -> bool:
-            verdict = self.state.authorize(plan.workload, plan.facts)
-            self._common.warn_of_unknown(verdict)
-            return verdict.allowed
+        async def apply() -> None:
+            self._apply(change)
+
+        self.call(apply)
+
+    def reload(self, config: Config) -> None:
+        """Know ``config`` instead, as a file says it now; returns when that is so.
+
+        As with ztunnel's local configuration, what is open stays so, and no certificate is dropped.
+        """
 
         async def apply() -> None:
-            change(self.state)
-            self._follow_residents(forgets=forgets)
+            self.state.replace(config)
+            self._follow_residents(forgets=False)
             self._common.announce()
-            for pod in self._all_pods():
-                pod.connections.reevaluate(allowed)
+            self.static = config
 
         self.call(apply)
 
@@ -209,6 +223,20 @@ class Ztunnel:
 
     # --- on its thread ---
 
+    def _apply(self, change: Callable[[State], None]) -> None:
+        """`change`, on the proxy's own thread."""
+
+        def allowed(plan: InboundPlan) -> bool:
+            verdict = self.state.authorize(plan.workload, plan.facts)
+            self._common.warn_of_unknown(verdict)
+            return verdict.allowed
+
+        change(self.state)
+        self._follow_residents(forgets=True)
+        self._common.announce()
+        for pod in self._all_pods():
+            pod.connections.reevaluate(allowed)
+
     def _run(self, started: "Future[None]") -> None:
         try:
             transparent = self.config.require_original_source is True
@@ -234,6 +262,7 @@ class Ztunnel:
             self._netns, f"the node proxy of {self.config.node}", mark=None, ipv6=self.config.ipv6
         )
         servers: list[HttpServer] = []
+        discovering: asyncio.Task[None] | None = None
         try:
             self._follow_residents(forgets=False)
             if lists is not None:
@@ -241,17 +270,36 @@ class Ztunnel:
             for server in self._pages(sockets):
                 servers.append(server)
                 await server.start()
+            if self._source is not None:
+                discovering = asyncio.ensure_future(self._discover(self._source))
             if self.config.mode == "dedicated":
                 await self._carry_own(started)
             else:
                 await self._carry_the_agents(started)
         finally:
+            if discovering is not None:
+                discovering.cancel()
+                await asyncio.wait((discovering,))
             for server in servers:
                 await server.close(grace=0.2)
             await secrets.close()
             if lists is not None:
                 lists.close()
             sockets.close()
+
+    async def _discover(self, source: "Source") -> None:
+        """Follow the control plane. What goes wrong beyond that ends the proxy."""
+        from netwarren.mesh.control.discovery_client import DiscoveryClient
+
+        client = DiscoveryClient(
+            source, self._apply, self.metrics, self.log, lambda: self.readiness.done(STATE)
+        )
+        try:
+            await client.run()
+        except Exception as error:
+            self.failure = error
+            self._graceful = False
+            self._ending.set()
 
     async def _carry_own(self, started: "Future[None]") -> None:
         """Carry the pod that it lives in, until it is to end."""
