@@ -188,7 +188,7 @@ def test_what_is_kept_for_later_goes_before_a_pod_is_refused() -> None:
         int(with_limit(96, 96, textwrap.dedent(code) + textwrap.dedent(fill))) for code in ("", before)
     )
     assert fresh > 60
-    assert abs(after - fresh) <= 1
+    assert after >= fresh - 3  # what waits takes some twenty; the ferry may have one for a moment
 
 
 def test_pods_are_removed_and_the_cluster_closed_where_the_user_has_taken_every_descriptor() -> None:

@@ -17,6 +17,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _reserve: list[int] = []
+_latest = 0
+"""The number of the last descriptor that `leave_room` was told of."""
 _spare: list[Callable[[], None]] = []
 
 
@@ -46,6 +48,8 @@ def leave_room(fd: int) -> None:
     The kernel gives the lowest free number, so the number says how many there are. One is kept in reserve
     from now on (see `reserve`).
     """
+    global _latest
+    _latest = fd
     _keep_reserve()
     if fd * 2 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
         _raise_limit()
@@ -53,15 +57,17 @@ def leave_room(fd: int) -> None:
 
 def plenty() -> bool:
     """Whether less than half of what the limit allows is in use; no, where the reserve is (see `reserve`)."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     kept = next(iter(_reserve), None)
-    if kept is None:
+    # Asking takes one for a moment, which could be just the one that somebody needs: not where few were left.
+    if kept is None or _latest * 2 > limit:
         return False
     try:
         fd = os.dup(kept)
     except OSError:
         return False
     os.close(fd)
-    return fd * 2 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return fd * 2 <= limit
 
 
 @contextlib.contextmanager

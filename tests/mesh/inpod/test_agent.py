@@ -122,6 +122,7 @@ def test_an_addition_that_is_not_acknowledged_in_time_is_none(agent: NodeAgent, 
         assert proxy.hear()[0] == Delete("u1")
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_without_a_proxy_an_addition_says_so(agent: NodeAgent, netns: int) -> None:
     before = descriptors()
     with pytest.raises(MeshError, match=f"no proxy is connected to {agent.path}"):
@@ -239,6 +240,7 @@ def test_a_descriptor_that_is_closed_is_told(agent: NodeAgent) -> None:
         agent.add("u1", INFO, 10**6)
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_its_pods_are_held_until_it_closes(netns: int) -> None:
     before = descriptors()
     agent = NodeAgent()

@@ -98,6 +98,7 @@ def test_a_pod_that_does_not_start_is_told_and_tried_again(
         assert agent.ask(Delete("u1")) == Ack()
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_descriptors_are_closed_when_nobody_waits_for_them(
     agent: Peer, proxy: Running, pods: Recorded, netns: int
 ) -> None:
@@ -112,6 +113,7 @@ def test_descriptors_are_closed_when_nobody_waits_for_them(
     assert namespaces(descriptors()) == before
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_at_the_end_of_the_run_nothing_is_left_open(
     listener: socket.socket, pods: Recorded, netns: int
 ) -> None:
@@ -122,6 +124,7 @@ def test_at_the_end_of_the_run_nothing_is_left_open(
     assert descriptors() == before
 
 
+@pytest.mark.usefixtures("nothing_kept")
 @pytest.mark.parametrize(
     "case", ["no descriptor", "two descriptors", "one with a snapshot", "garbage", "ten", "long"]
 )
