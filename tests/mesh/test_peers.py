@@ -18,6 +18,7 @@ from netwarren.mesh.identity.certificate import Certificate
 from netwarren.mesh.identity.tls import client_context
 from netwarren.mesh.model import Identity, SocketAddress
 from netwarren.mesh.state.headers import Baggage, parse_baggage, values_of
+from tests.runtime.conftest import eventually
 
 AUTHORITY = Authority()
 
@@ -132,4 +133,4 @@ def test_a_server_ends_with_its_pod_and_leaves_no_thread(cluster: Cluster) -> No
         assert connection.recv(10) == b"xx"
         server.remove()
         connection.close()
-    assert threading.active_count() <= before + 1  # the ferry
+    eventually(lambda: threading.active_count() <= before + 1)  # the ferry
