@@ -44,7 +44,6 @@ class Source:
     credentials: Credentials
 
 
-@dataclass(eq=False)
 class DiscoveryClient:
     """Keeps what is known of a mesh up to date from ``source``; `run` it.
 
