@@ -53,8 +53,8 @@ def test_shutting_down_cuts_what_has_not_ended_by_its_deadline(cluster: Cluster)
     waiting = client.start(_hold(server.ip))
     proxy.shut_down()
     assert waiting.result(20) == f"{client.ip}\n".encode()
-    record = expect_record_sync(proxy.log, COMPLETE, {"direction": "outbound"})
-    assert record.fields["error"] == "connection closed due to connection drain"
+    # Of whom is cut first, this side or that; to the other it is an end.
+    expect_record_sync(proxy.log, COMPLETE, {"error": "connection closed due to connection drain"})
 
 
 def test_the_proxys_own_port_closes_while_connections_of_pods_have_time_to_end(cluster: Cluster) -> None:
