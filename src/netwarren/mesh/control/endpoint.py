@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from netwarren.errors import MeshConfigError
 from netwarren.mesh.control.failure import Broken
+from netwarren.mesh.control.tls_stream import over_tls
 from netwarren.mesh.identity import tls
 
 Connect = Callable[[int], Awaitable[socket.socket]]
@@ -50,24 +51,11 @@ class Endpoint:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """A connection, which is cut at the end. Raises `Broken` where there is none, and where it ends."""
-        writer: asyncio.StreamWriter | None = None
         try:
-            reader, writer = await self._opened()
-            yield reader, writer
+            connected = await self._connect(self.port)
+            async with over_tls(connected, self._context, self.host) as stream:
+                yield stream
         except ssl.SSLError as error:
             raise Broken(f"{self.what} at {self.authority}: {tls.failed_handshake(error)}") from None
         except OSError as error:
             raise Broken(f"{self.what} at {self.authority} cannot be asked: {error}") from None
-        finally:
-            if writer is not None:
-                writer.transport.abort()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-
-    async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        connected = await self._connect(self.port)
-        try:
-            return await asyncio.open_connection(sock=connected, ssl=self._context, server_hostname=self.host)
-        except BaseException:
-            connected.close()
-            raise

@@ -18,6 +18,7 @@ from netwarren.mesh.control.certificate_service import methods
 from netwarren.mesh.control.discovery import Discovery
 from netwarren.mesh.control.messages import DISCOVERY_PATH
 from netwarren.mesh.control.resources import resources_of
+from netwarren.mesh.control.tls_stream import over_tls
 from netwarren.mesh.identity import tls
 from netwarren.mesh.identity.authority import Authority
 from netwarren.mesh.model import Identity
@@ -113,20 +114,11 @@ class ControlPlane:
         streams: dict[str, grpc_server.StreamMethod] = {DISCOVERY_PATH: self._discovery.subscribe}
 
         async def one(accepted: socket.socket) -> None:
-            reader = asyncio.StreamReader()
-            protocol = asyncio.StreamReaderProtocol(reader)
-            transport: asyncio.BaseTransport | None = None
             try:
-                transport, _ = await self._loop.connect_accepted_socket(
-                    lambda: protocol, accepted, ssl=self._context
-                )
-                writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
-                await grpc_server.serve(reader, writer, self._methods, streams)
+                async with over_tls(accepted, self._context) as (reader, writer):
+                    await grpc_server.serve(reader, writer, self._methods, streams)
             except (OSError, asyncio.CancelledError):
                 pass  # the client is gone, or the server is to go
-            finally:
-                if isinstance(transport, asyncio.WriteTransport):
-                    transport.abort()
 
         started.set_result(None)
         await serve_until(self._ending, self._listener, one)
