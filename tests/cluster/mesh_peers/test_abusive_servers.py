@@ -401,11 +401,13 @@ def test_a_stream_that_is_reset_later_ends_as_its_code_says(way: Way, code: Erro
 def test_a_connection_that_goes_later_takes_its_streams_along(
     way: Way, ending: Callable[[Server], None]
 ) -> None:
+    heard = threading.Event()
+
     def behave(server: Server) -> None:
         stream = server.answer()
         server.h2.send_data(stream, b"a word")
         server.send()
-        server.socket.recv(65536)
+        heard.wait(SECONDS)  # a reset would take along what has not been sent yet
         ending(server)
 
     with (
@@ -415,6 +417,7 @@ def test_a_connection_that_goes_later_takes_its_streams_along(
     ):
         assert client.recv(6, socket.MSG_WAITALL) == b"a word"
         client.sendall(b"hello")
+        heard.set()
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(10) == b""
     expect_record_sync(way.proxy.log, COMPLETE, {"direction": "outbound"})
