@@ -199,10 +199,14 @@ def test_garbage_is_one_error_or_nothing(data: bytes) -> None:
         assert Revocations.read(data) == Revocations()
 
 
-@given(st.integers(0, len(der(LIST)) - 1), st.integers(1, 255))
+SIGNED = x509.load_pem_x509_crl(LIST).tbs_certlist_bytes
+"""The part of the list that its signature is of; what is around it can be written in more than one way."""
+
+
+@given(st.integers(0, len(SIGNED) - 1), st.integers(1, 255))
 def test_a_list_with_a_wrong_byte_revokes_nobody(position: int, change: int) -> None:
     data = bytearray(der(LIST))
-    data[position] ^= change
+    data[data.index(SIGNED) + position] ^= change
     try:
         Revocations.read(bytes(data)).check(chain(BAD))
     except CertificateRevoked:
