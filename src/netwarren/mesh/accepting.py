@@ -50,14 +50,15 @@ async def serve_until(
     finally:
         ending.set()
         loop.remove_reader(listener)
-        await _turns()
+        await turns()
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await _turns()
+        await turns()
 
 
-async def _turns() -> None:
+async def turns() -> None:
+    """Let the loop begin or close what it was given just now."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from netwarren.mesh.inpod.backoff import Backoff
+from netwarren.mesh.backoff import Backoff
 from netwarren.mesh.inpod.pod_states import Action, Answer, Exit, NetnsIdentity, PodStates, Start, Stop
 from netwarren.mesh.inpod.zds import Ack, Add, Delete, Keep, SnapshotSent, WorkloadInfo
 

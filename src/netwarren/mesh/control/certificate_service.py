@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from netwarren.errors import MeshError
-from netwarren.mesh.control.schema import classes, decoded, encoded
+from netwarren.mesh.control.schema import STRUCT, classes, decoded, encoded
 from netwarren.mesh.identity import clock
 from netwarren.mesh.identity.authority import DAY, Authority
 from netwarren.mesh.identity.certificate import Certificate, to_pem
@@ -29,10 +29,7 @@ _MESSAGES = classes(
     {
         "IstioCertificateRequest": "csr 1 string, validity_duration 3 int64, metadata 4 Struct",
         "IstioCertificateResponse": "cert_chain 1 *string",
-        # google.protobuf.Struct, as far as it is used.
-        "Struct": "fields 1 *FieldsEntry",
-        "FieldsEntry": "key 1 string, value 2 Value",
-        "Value": "string_value 3 string",
+        **STRUCT,
     },
 )
 _REQUEST, _RESPONSE = _MESSAGES["IstioCertificateRequest"], _MESSAGES["IstioCertificateResponse"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from netwarren.errors import MeshError
+from netwarren.mesh.backoff import Backoff
 from netwarren.mesh.control.credentials import Credentials
 from netwarren.mesh.control.endpoint import Endpoint
 from netwarren.mesh.control.failure import Broken, CallFailed
@@ -65,7 +66,7 @@ class DiscoveryClient:
         self._log = log
         self._on_complete = on_complete
         self._streams = 0
-        self._wait = FIRST_WAIT
+        self._backoff = Backoff(2 * FIRST_WAIT, LONGEST_WAIT)
         self._call: Call | None = None
 
     async def run(self) -> None:
@@ -128,26 +129,26 @@ class DiscoveryClient:
 
     def _failed(self, error: MeshError) -> float:
         """Tell of it; seconds until the next attempt."""
-        wait = self._wait
-        self._wait = min(LONGEST_WAIT, wait * 2)
         if self._call is None or not self._call.begun:
+            wait = self._backoff.wait()
             self._count("ConnectionError")
             where = f"gRPC connection error connecting to {self._endpoint.url}: {error}"
-            self._write("warn", f"XDS client connection error: {where}, retrying in {_text(self._wait)}")
-            return self._wait
+            self._write("warn", f"XDS client connection error: {where}, retrying in {_text(wait)}")
+            return wait
         if _passing(error):
+            self._backoff.reset()
             self._count("Reconnect")
-            self._write("debug", f"XDS client terminated: {error}, retrying in {_text(wait)}")
-            self._wait = FIRST_WAIT
+            self._write("debug", f"XDS client terminated: {error}, retrying in {_text(FIRST_WAIT)}")
             return FIRST_WAIT
+        wait = self._backoff.wait()
         self._count("Error")
-        self._write("warn", f"XDS client error: {error}, retrying in {_text(self._wait)}")
-        return self._wait
+        self._write("warn", f"XDS client error: {error}, retrying in {_text(wait)}")
+        return wait
 
     def _completed(self) -> float:
         self._count("Complete")
         self._write("warn", "XDS client complete")
-        self._wait = FIRST_WAIT
+        self._backoff.reset()
         return FIRST_WAIT
 
     def _count(self, reason: str) -> None:

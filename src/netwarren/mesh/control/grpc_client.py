@@ -51,7 +51,6 @@ class Call:
         path: str,
         headers: Iterable[tuple[str, str]] = (),
         *,
-        scheme: str = "https",
         most: int = MOST_STREAMED_BYTES,
     ) -> None:
         self.begun = False
@@ -72,7 +71,7 @@ class Call:
         self._stream = self._h2.get_next_available_stream_id()
         request = [
             (":method", "POST"),
-            (":scheme", scheme),
+            (":scheme", "https"),
             (":authority", authority),
             (":path", path),
             ("te", "trailers"),

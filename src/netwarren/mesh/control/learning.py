@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
 from netwarren.errors import MeshError
+from netwarren.mesh.config import INBOUND_HBONE_PORT
 from netwarren.mesh.control.messages import (
     ACTIONS,
     FAMILIES,
@@ -46,9 +47,6 @@ from netwarren.mesh.model import (
 from netwarren.topology.addresses import Address, Network
 
 T = TypeVar("T")
-
-HBONE_PORT = 15008
-"""Of a gateway that does not say its own."""
 
 
 def address_of(data: bytes) -> Workload | Service:
@@ -115,12 +113,11 @@ def _workload(message: Any) -> Workload:
 
 def _service(message: Any) -> Service:
     balancer = message.load_balancing if message.HasField("load_balancing") else None
-    alone = [each for each in message.addresses if not _is_range(each)]
     return Service(
         name=message.name,
         namespace=message.namespace,
         hostname=message.hostname,
-        vips=tuple(map(_network_address, alone)),
+        vips=tuple(_network_address(each) for each in message.addresses if not _is_range(each)),
         cidr_vips=tuple(
             CidrAddress(each.network, _range(each.address, each.length))
             for each in message.addresses
@@ -153,7 +150,7 @@ def _gateway(message: Any, field: str) -> GatewayAddress | None:
     if not message.HasField(field):
         return None
     gateway = getattr(message, field)
-    port = _port(gateway.hbone_mtls_port) or HBONE_PORT
+    port = _port(gateway.hbone_mtls_port) or INBOUND_HBONE_PORT
     if gateway.HasField("address"):
         return GatewayAddress(_network_address(gateway.address), port)
     if gateway.HasField("hostname"):

@@ -7,7 +7,7 @@ Does not belong here: what a mesh says in them (see `resources`), what they say 
 
 from typing import Literal
 
-from netwarren.mesh.control.schema import classes
+from netwarren.mesh.control.schema import STRUCT, classes
 from netwarren.mesh.model import (
     BalancerMode,
     Health,
@@ -38,10 +38,7 @@ DISCOVERY_API = classes(
         "DeltaDiscoveryResponse": "resources 2 *Resource, type_url 4 string, nonce 5 string, removed_resources 6 *string",
         "Resource": "version 1 string, resource 2 Any, name 3 string, aliases 4 *string",
         "Any": "type_url 1 string, value 2 bytes",
-        # google.protobuf.Struct, as far as it is used.
-        "Struct": "fields 1 *FieldsEntry",
-        "FieldsEntry": "key 1 string, value 2 Value",
-        "Value": "string_value 3 ?string",
+        **STRUCT,
     },
 )
 

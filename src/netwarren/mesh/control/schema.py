@@ -25,6 +25,13 @@ _SCALARS = {
     "double": _Field.TYPE_DOUBLE,
 }
 
+STRUCT = {
+    "Struct": "fields 1 *FieldsEntry",
+    "FieldsEntry": "key 1 string, value 2 Value",
+    "Value": "string_value 3 ?string",
+}
+"""google.protobuf.Struct, as far as it is used: texts by name."""
+
 
 def classes(package: str, messages: Mapping[str, str]) -> dict[str, Any]:
     """The messages' classes by name; in a pool of their own, for others may have the real ones in the default one."""

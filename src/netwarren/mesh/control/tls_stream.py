@@ -12,8 +12,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 
-_TURNS = 4
-"""Of the loop, in which a handshake begins."""
+from netwarren.mesh.accepting import turns
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
@@ -48,8 +47,7 @@ async def over_tls(
         yield reader, asyncio.StreamWriter(protocol.made, protocol, reader, loop)
     finally:
         if not opening.done():
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
+            await turns()
             opening.cancel()
             await asyncio.wait((opening,))
         if not opening.cancelled():

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from netwarren.errors import MeshError
+from netwarren.mesh.backoff import Backoff
 from netwarren.mesh.inpod import zds
-from netwarren.mesh.inpod.backoff import Backoff
 from netwarren.mesh.inpod.packets import Packet, PacketSocket
 from netwarren.mesh.inpod.pod_states import (
     RETRY_SECONDS,

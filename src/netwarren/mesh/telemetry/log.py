@@ -60,9 +60,7 @@ class Levels:
         fitting = [
             each
             for each in self.targets
-            if each in (target, inside)
-            or f"{target}::".startswith(f"{each}::")
-            or inside.startswith(f"{each}::")
+            if any(f"{name}::".startswith(f"{each}::") for name in (target, inside))
         ]
         return self.targets[max(fitting, key=_inner_length)] if fitting else self.everywhere
 
