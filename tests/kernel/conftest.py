@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import pytest
 
+from netwarren.kernel.capability import make_ambient
 from netwarren.kernel.netlink import Netlink
 from netwarren.kernel.syscall import CLONE_NEWNET, CLONE_NEWUSER, setns, unshare
 
@@ -105,3 +106,4 @@ def _enter() -> None:
     for file, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{file}", "w") as proc:
             proc.write(line)
+    make_ambient()  # so that programs can look into it too: `nft` of an ordinary user could not otherwise
