@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from netwarren import ClosedError, Cluster, ConfigurationError, Pod, ProgramError
+from netwarren.runtime import contents
 
 
 def test_it_is_empty_and_writable_for_programs(pod: Pod) -> None:
@@ -29,6 +30,29 @@ def test_programs_that_run_already_see_it(pod: Pod) -> None:
     pod.private_directory("/opt", files={"there": "seen"})
     assert program.wait(30) == 0
     assert program.output == "seen"
+
+
+def test_who_reads_a_file_that_is_written_anew_reads_the_old_one_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    file.chmod(0o640)
+    target = os.open(tmp_path, os.O_PATH)
+    with file.open() as reader:
+        contents.write(target, {"file": "new and longer"})
+        assert reader.read() == "old"
+    os.close(target)
+    assert file.read_text() == "new and longer"
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_nothing_is_left_beside_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "name").mkdir()
+    target = os.open(tmp_path, os.O_PATH)
+    with pytest.raises(IsADirectoryError):
+        contents.write(target, {"name": "text"})
+    os.close(target)
+    assert os.listdir(tmp_path) == ["name"]
 
 
 def test_two_programs_of_a_pod_share_it_and_another_pod_does_not(pod: Pod, other: Pod) -> None:

@@ -74,6 +74,60 @@ def test_what_one_program_writes_into_its_file_the_next_one_reads(pod: Pod, othe
     assert "beyond" not in Path("/etc/hosts").read_text()
 
 
+# --- memory and messages that programs share ---------------------------------------------------------
+
+SEGMENT = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+number = libc.shmget({key}, 4096, 0o1600)  # IPC_CREAT
+assert number >= 0, ctypes.get_errno()
+"""
+QUEUE = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mq_open(b"/{name}", 0o101, 0o600, None) >= 0, ctypes.get_errno()  # O_CREAT | O_WRONLY
+"""
+
+
+def segments(read: str) -> set[int]:
+    """The keys of a /proc/sysvipc/shm."""
+    return {int(line.split()[0]) for line in read.splitlines()[1:]}
+
+
+def test_shared_memory_by_name_is_the_pods(pod: Pod, other: Pod) -> None:
+    assert pod.check_output(["ls", "-A", "/dev/shm"]) == ""
+    name = f"netwarren-test-{os.getpid()}"
+    python(pod, f"open('/dev/shm/{name}', 'w').write('shared')")
+    assert pod.check_output(["cat", f"/dev/shm/{name}"]) == "shared"
+    assert other.check_output(["ls", "-A", "/dev/shm"]) == ""
+    assert name not in os.listdir("/dev/shm")
+
+
+def test_anybody_may_share_memory_there(pod: Pod) -> None:
+    assert pod.check_output(["stat", "-c", "%a %F", "/dev/shm"]) == "1777 directory\n"
+
+
+def test_segments_of_memory_are_the_pods(pod: Pod, other: Pod) -> None:
+    key = 0x10000000 | os.getpid()
+    python(pod, SEGMENT.format(key=key))
+    assert segments(pod.check_output(["cat", "/proc/sysvipc/shm"])) == {key}
+    assert segments(other.check_output(["cat", "/proc/sysvipc/shm"])) == set()
+    assert key not in segments(Path("/proc/sysvipc/shm").read_text())
+
+
+def test_queues_of_messages_are_the_pods(pod: Pod, other: Pod) -> None:
+    opening = QUEUE.format(name=f"netwarren-test-{os.getpid()}")
+    python(pod, opening)
+    python(pod, opening.replace("0o101", "0o1"))  # without O_CREAT: it is there
+    python(other, opening.replace("0o101", "0o301"))  # with O_EXCL: it is not
+
+
+def test_a_program_may_put_what_is_shared_into_a_private_directory(pod: Pod) -> None:
+    place = pod.private_directory("/dev/shm", mode=0o1777)
+    python(pod, "open('/dev/shm/file', 'w').write('shared')")
+    assert (place / "file").read_text() == "shared"
+
+
 # --- nobody else ----------------------------------------------------------------------------------
 
 
@@ -261,6 +315,19 @@ assert os.listdir("/etc") == ["rest"]
     assert words[0] == "first"
     assert "hosts: files dns" in " ".join(words)
     assert words[-5:] == ["hostname", "hosts", "nsswitch.conf", "resolv.conf", "rest"]
+
+
+def test_queues_of_messages_show_as_files_where_they_do_on_the_host() -> None:
+    code = f"""
+mount.layer("/dev")
+os.mkdir("/dev/mqueue")
+with Cluster() as cluster:
+    first, second = cluster.add_pod("first"), cluster.add_pod("second")
+    first.check_output([{sys.executable!r}, "-c", {QUEUE.format(name="queue")!r}])
+    print(first.check_output(["ls", "/dev/mqueue"]), second.check_output(["ls", "/dev/mqueue"]))
+assert os.listdir("/dev/mqueue") == []
+"""
+    assert outside(code).split() == ["queue"]
 
 
 def test_a_resolv_conf_that_is_a_symbolic_link_is_laid_over_where_it_leads() -> None:

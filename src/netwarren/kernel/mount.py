@@ -32,6 +32,11 @@ def tmpfs(target: str, mode: str = "755") -> None:
     mount("netwarren", target, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
 
 
+def mqueue(target: str) -> None:
+    """``mount -t mqueue``: the message queues of the IPC namespace we stand in; mq_overview(7)."""
+    mount("netwarren", target, "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
 def bind(source: str, target: str) -> None:
     """``mount --rbind``: ``source`` is seen at ``target``, with what is mounted below it.
 

@@ -66,9 +66,20 @@ def write(target: int, files: Files) -> None:
                 )
             path.mkdir(exist_ok=True)
         path /= PurePosixPath(name).name
-        if path.is_symlink():
-            path.unlink()
-        path.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+        _put(path, content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Have a file there at once and whole: programs may run already. It keeps the mode of the one it replaces."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_bytes(content)
+        if path.is_file() and not path.is_symlink():
+            beside.chmod(stat.S_IMODE(path.stat().st_mode))
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _not_for_copies(folder: str, entries: list[str]) -> set[str]:

@@ -1,6 +1,6 @@
-"""What a machine's programs see besides its network: their host name, files of their own, their /sys.
+"""What a machine's programs see besides its network: their host name, files and shared memory of their own, their /sys.
 
-One mount and one UTS namespace for each machine, made by its first program, held by descriptors and nothing
+One mount, one UTS and one IPC namespace for each machine, made by its first program, held by descriptors and nothing
 else; the ferry steps into them to start a program there, so that nothing happens between fork and exec.
 Rules: on the ferry alone, whose working directory is its own afterwards; the host's files are never written,
 what has no place in them gets one in a layer above; what we mount ends with the namespace.
@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping
 from netwarren.errors import ConfigurationError, KernelError, SteppingError
 from netwarren.kernel import descriptors, mount, netns
 from netwarren.kernel.netns import Namespace
-from netwarren.kernel.syscall import CLONE_FS, CLONE_NEWNS, CLONE_NEWUTS, setns, unshare
+from netwarren.kernel.syscall import CLONE_FS, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUTS, setns, unshare
 from netwarren.runtime import standing
 from netwarren.sandbox import names
 
-_KINDS = {"mnt": CLONE_NEWNS, "uts": CLONE_NEWUTS}
+_KINDS = {"mnt": CLONE_NEWNS, "uts": CLONE_NEWUTS, "ipc": CLONE_NEWIPC}
+_ALL = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC
 
 _NEVER_PRIVATE = frozenset({"/", "/proc", "/sys", "/dev"})
 
@@ -129,13 +130,14 @@ class View:
 
     def _make(self) -> None:
         where = self._namespace.label
-        unshare(CLONE_NEWNS | CLONE_NEWUTS, f"make the mount and UTS namespaces of {where}")
+        unshare(_ALL, f"make the mount, UTS and IPC namespaces of {where}")
         try:
             for kind in _KINDS:
                 self._fds[kind] = _hold(kind)
             mount.keep_to_ourselves()
             socket.sethostname(self.hostname)
             self._lay_files()
+            self._lay_shared()
             mount.sysfs()
         except OSError as error:
             self._let_go()
@@ -163,6 +165,13 @@ class View:
             else:
                 self._make_room(place)
                 _write(place, text)
+
+    def _lay_shared(self) -> None:
+        """What programs share by name, and would leave on the host when they are killed; shm_overview(7)."""
+        if os.path.isdir("/dev/shm"):
+            mount.tmpfs("/dev/shm", "1777")
+        if os.path.isdir("/dev/mqueue"):
+            mount.mqueue("/dev/mqueue")
 
     def _make_room(self, place: str) -> None:
         """See to it that the directory of ``place`` is there and ours, so that a name can be made in it."""
@@ -218,8 +227,12 @@ def _loosen() -> None:
     """Part with what would keep this thread from going to a view, or from coming back; once."""
     if not _ground.loose:
         # Sharing its working directory with others, it could not change its mount namespace (setns(2)); to the
-        # host's UTS namespace, which no sandboxed process may re-enter, it could not return. This one reads alike.
-        unshare(CLONE_FS | CLONE_NEWUTS, "part with the process's working directory and host name")
+        # host's UTS and IPC namespaces, which no sandboxed process may re-enter, it could not return. Its own ones read
+        # alike and are empty.
+        unshare(
+            CLONE_FS | CLONE_NEWUTS | CLONE_NEWIPC,
+            "part with the process's working directory, host name and shared memory",
+        )
         _ground.loose = True
 
 

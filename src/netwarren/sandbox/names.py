@@ -14,7 +14,7 @@ from netwarren.kernel import mount
 # Ours alone: iproute2 keeps names in the first, iptables-legacy its lock in the second, the third is `views`.
 PRIVATE = frozenset({"netns", "xtables.lock", "netwarren"})
 
-VIEW = ("mnt", "uts", "pid")
+VIEW = ("mnt", "uts", "ipc", "pid")
 """The kinds of namespaces that may go with a network namespace, as in /proc/PID/ns."""
 
 
@@ -25,7 +25,7 @@ def directory() -> str:
 
 
 def views() -> str:
-    """Where `publish_view` puts the names of mount and UTS namespaces: /run/netwarren, by way of /var/run."""
+    """Where `publish_view` puts the names of namespaces that go with one: /run/netwarren, by way of /var/run."""
     return os.path.join(os.path.dirname(directory()), "netwarren")
 
 
