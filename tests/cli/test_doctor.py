@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from netwarren import doctor
+from netwarren import Cluster, doctor
 from netwarren.doctor import Check, Examination, Outcome, entering, report
 from netwarren.doctor.check import Amiss, explain, hindrance
 from netwarren.doctor.ground import Ground
 from netwarren.errors import KernelError, SandboxError
 from netwarren.kernel import process
+from netwarren.kernel.syscall import CLONE_NEWIPC, unshare
 from netwarren.sandbox.diagnosis import Facts
 
 # Turns user namespaces off for itself and what it starts, as an administrator would for the machine.
@@ -155,6 +156,37 @@ def test_a_pid_namespace_that_is_refused_is_told_with_its_remedy(monkeypatch: py
     assert outcome.status == "missing"
     assert "mount netwarren on /proc: EPERM" in outcome.why
     assert "systempaths=unconfined" in outcome.remedy
+    assert examination.main_job
+
+
+def test_it_says_that_programs_have_a_view_where_they_have(cluster: Cluster) -> None:
+    examination = doctor.examine((*entering.CHECKS, *entering.OTHER_WAYS))
+    links = cluster.add_pod("first").check_output(["ls", "/sys/class/net"]).split()
+    assert (examination.outcomes["a pod's view"].status == "works") == (links == ["eth0", "lo"])
+
+
+def test_a_view_without_a_sys_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netwarren.kernel import mount
+
+    monkeypatch.setattr(mount, "sysfs", lambda: False)
+    examination = doctor.examine((*entering.CHECKS, *entering.OTHER_WAYS))
+    outcome = examination.outcomes["a pod's view"]
+    assert outcome.status == "missing"
+    assert "programs see the host's links" in outcome.why
+    assert examination.main_job
+
+
+def test_a_machine_without_ipc_namespaces_has_no_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(flags: int, doing: str) -> None:
+        if flags & CLONE_NEWIPC:
+            raise KernelError(doing, 22)
+        unshare(flags, doing)
+
+    monkeypatch.setattr(entering, "unshare", refuse)
+    examination = doctor.examine((*entering.CHECKS, *entering.OTHER_WAYS))
+    outcome = examination.outcomes["a pod's view"]
+    assert "make mount, UTS and IPC namespaces: EINVAL" in outcome.why
+    assert "seccomp" in outcome.remedy
     assert examination.main_job
 
 

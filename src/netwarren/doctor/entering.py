@@ -15,7 +15,7 @@ from netwarren.doctor.check import Amiss, Check
 from netwarren.doctor.ground import Ground, inode
 from netwarren.errors import KernelError, SandboxError
 from netwarren.kernel import capability, mount, pidns, process
-from netwarren.kernel.syscall import CLONE_NEWNS, unshare
+from netwarren.kernel.syscall import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, unshare
 from netwarren.sandbox import Sandbox, fork, names
 
 USER_NAMESPACE = "user namespace"
@@ -182,6 +182,21 @@ def _map_root(_ground: Ground) -> None:
         raise Amiss(f"inside, this process has uid {os.geteuid()}")
 
 
+def _view(_ground: Ground) -> None:
+    Sandbox().enter_here()
+    process.die_with_parent()
+    unshare(CLONE_NEWNET, "make a network namespace")  # only who has one mounts its /sys
+    unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC, "make mount, UTS and IPC namespaces")
+    socket.sethostname("doctor")
+    for directory in filter(os.path.isdir, ("/dev/shm", "/etc")):
+        mount.tmpfs(directory)
+    if not mount.sysfs():
+        raise Amiss(
+            "parts of /sys are covered here, so that the kernel refuses a new one: programs see the host's links there",
+            "in Docker, `--security-opt systempaths=unconfined`; all else that a program sees is the pod's",
+        )
+
+
 def _subordinate_ids(_ground: Ground) -> None:
     Sandbox(subids=True).enter_here()
     # Only where more than one id is mapped can a process become another one.
@@ -281,6 +296,14 @@ CHECKS = (
 )
 
 OTHER_WAYS = (
+    Check(
+        "a pod's view",
+        "host name, files, /sys and shared memory of the pod's own for programs; else pod.popen(..., view=False)",
+        _view,
+        needs=(MOUNTS,),
+        alone=True,
+        remedy="in a container, use a seccomp profile that allows unshare, sethostname and mount",
+    ),
     Check(
         "PID namespace",
         "add_pod(pid_namespace=True): programs that see and signal only their own pod's",
