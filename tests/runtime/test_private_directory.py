@@ -46,6 +46,30 @@ def test_who_reads_a_file_that_is_written_anew_reads_the_old_one_to_its_end(tmp_
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_file_that_is_written_touches_no_other_whatever_that_is_called(tmp_path: Path) -> None:
+    place, host = tmp_path / "place", tmp_path / "host"
+    place.mkdir()
+    host.write_text("host")
+    (place / ".one.new").symlink_to(host)
+    target = os.open(place, os.O_PATH)
+    contents.write(target, {".two.new": "kept", "one": "1", "two": "2"})
+    os.close(target)
+    assert host.read_text() == "host"
+    assert sorted(os.listdir(place)) == [".one.new", ".two.new", "one", "two"]
+    assert (place / ".two.new").read_text() == "kept"
+
+
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    target = os.open(tmp_path, os.O_PATH)
+    before = os.umask(0o027)
+    try:
+        contents.write(target, {"file": "text"})
+    finally:
+        os.umask(before)
+        os.close(target)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
 def test_nothing_is_left_beside_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "name").mkdir()
     target = os.open(tmp_path, os.O_PATH)

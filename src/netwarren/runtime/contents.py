@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from netwarren.errors import ConfigurationError
+from netwarren.kernel import process
 
 Files = Mapping[str, str | bytes]
 
@@ -71,11 +72,17 @@ def write(target: int, files: Files) -> None:
 
 def _put(path: Path, content: bytes) -> None:
     """Have a file there at once and whole: programs may run already. It keeps the mode of the one it replaces."""
-    beside = path.with_name(f".{path.name}.new")
+    import tempfile
+
+    fd, name = tempfile.mkstemp(
+        dir=path.parent
+    )  # of a name that nobody has, where no link can lead elsewhere
+    beside = Path(name)
     try:
-        beside.write_bytes(content)
-        if path.is_file() and not path.is_symlink():
-            beside.chmod(stat.S_IMODE(path.stat().st_mode))
+        with open(fd, "wb") as file:
+            file.write(content)
+        replaced = path.is_file() and not path.is_symlink()
+        beside.chmod(stat.S_IMODE(path.stat().st_mode) if replaced else 0o666 & ~process.umask())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
