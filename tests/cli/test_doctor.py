@@ -20,6 +20,7 @@ from netwarren.doctor.ground import Ground
 from netwarren.errors import KernelError, SandboxError
 from netwarren.kernel import process
 from netwarren.kernel.syscall import CLONE_NEWIPC, unshare
+from netwarren.runtime import view
 from netwarren.sandbox.diagnosis import Facts
 
 # Turns user namespaces off for itself and what it starts, as an administrator would for the machine.
@@ -182,10 +183,10 @@ def test_a_machine_without_ipc_namespaces_has_no_views(monkeypatch: pytest.Monke
             raise KernelError(doing, 22)
         unshare(flags, doing)
 
-    monkeypatch.setattr(entering, "unshare", refuse)
+    monkeypatch.setattr(view, "unshare", refuse)
     examination = doctor.examine((*entering.CHECKS, *entering.OTHER_WAYS))
     outcome = examination.outcomes["a pod's view"]
-    assert "make mount, UTS and IPC namespaces: EINVAL" in outcome.why
+    assert "part with the process's working directory, host name and shared memory: EINVAL" in outcome.why
     assert "seccomp" in outcome.remedy
     assert examination.main_job
 

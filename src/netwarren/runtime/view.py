@@ -22,7 +22,6 @@ from netwarren.runtime import standing
 from netwarren.sandbox import names
 
 _KINDS = {"mnt": CLONE_NEWNS, "uts": CLONE_NEWUTS, "ipc": CLONE_NEWIPC}
-_ALL = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC
 
 _NEVER_PRIVATE = frozenset({"/", "/proc", "/sys", "/dev"})
 
@@ -130,7 +129,7 @@ class View:
 
     def _make(self) -> None:
         where = self._namespace.label
-        unshare(_ALL, f"make the mount, UTS and IPC namespaces of {where}")
+        unshare(sum(_KINDS.values()), f"make the mount, UTS and IPC namespaces of {where}")
         try:
             for kind in _KINDS:
                 self._fds[kind] = _hold(kind)
