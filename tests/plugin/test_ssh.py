@@ -39,7 +39,10 @@ PermitRootLogin prohibit-password
 StrictModes no
 UsePAM no
 PidFile none
+SetEnv HOME={place}
+PermitUserRC no
 """
+"""The shell that it starts reads none of the user's files, which may do anything, such as wait for a lock."""
 
 CLIENT = """
 Host *
